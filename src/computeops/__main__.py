@@ -1,0 +1,5 @@
+"""`python -m computeops` is the `computeops` command."""
+
+from computeops.cli import main
+
+main()

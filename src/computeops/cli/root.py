@@ -1,0 +1,90 @@
+"""The root command: finds the verb, catches the errors of ours, prints them and gives the exit code."""
+
+import errno
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from computeops import __version__
+from computeops.cli import VERBS
+from computeops.config import Settings, environment
+from computeops.errors import INTERRUPTED, ComputeOpsError, StorageError, did_you_mean
+
+_BUG = 70  # EX_SOFTWARE of sysexits.h
+
+
+class _Verbs(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"computeops.cli.{VERBS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            ctx.fail(f"no such verb: {args[0]!r}{did_you_mean(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="computeops", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.pass_context
+def root(ctx: click.Context, **_options: Any) -> None:
+    """Scientific applications as reproducible, proven containers: build, prove, share, run anywhere."""
+    ctx.obj = Settings.load(environment())
+
+
+def call(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code; every failure is one message on standard error."""
+    debug = "--debug" in argv
+    try:
+        code = root.main(args=list(argv), prog_name="computeops", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\ninterrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away: not worth a word
+        return 0
+    except ComputeOpsError as error:
+        return _tell(error, debug=debug)
+    except OSError as error:
+        return _tell(_storage(error), debug=debug)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"error: this is a bug of computeops: {type(error).__name__}: {error}", err=True)
+        click.echo("hint: run it again as `computeops --debug ...` and report what it prints", err=True)
+        return _BUG
+    return code if isinstance(code, int) else 0
+
+
+def _tell(error: ComputeOpsError, *, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    click.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    return error.exit_code
+
+
+def _storage(error: OSError) -> StorageError:
+    where = f": {error.filename}" if error.filename else ""
+    hint = "free some space, or set COMPUTEOPS_TMP and COMPUTEOPS_CACHE to a larger disk" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    return StorageError(f"{error.strerror or error}{where}", hint=hint)

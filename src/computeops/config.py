@@ -1,0 +1,111 @@
+"""Settings: defaults < file < environment < flags. The only reader of the environment.
+
+The file is `$XDG_CONFIG_HOME/computeops/config.toml` (or what `COMPUTEOPS_CONFIG` names); each setting `x` is a key `x`
+there and `COMPUTEOPS_X` in the environment. Everything below `cli` gets plain arguments.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from computeops.errors import UsageError, did_you_mean
+
+EPOCH_DEFAULT = 315532800
+"""1980-01-01T00:00:00Z, the first time a ZIP archive can hold: the time of every file where nothing else is asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the user, the site and the environment chose."""
+
+    cache: Path
+    """Folder of pulled images, fetched sources and unpacked trees; may be deleted at any time."""
+    keys: Path
+    """Folder of signing keys and of trusted public keys, mode 0700."""
+    credentials: Path
+    """File with tokens of hubs, mode 0600."""
+    tmp: Path
+    """Folder for build trees; needs room for one unpacked image."""
+    hub: str = ""
+    """Hub of references that name none, `host[:port]`; `http://` in front for a hub without TLS."""
+    engine: str = ""
+    """Engine that `run`, `exec`, `shell` and `test` use; empty: the first that is available."""
+    compression: str = "zstd"
+    """Compressor of squashfs and OCI layers: zstd or gzip."""
+    level: int = 9
+    """Compression level of the squashfs in a SIF."""
+    mirror: str = ""
+    """Debian mirror of the `debian` builder; empty: the host's own apt sources."""
+    pypi: str = "https://pypi.org/simple"
+    """Python package index that sdists are fetched from."""
+    epoch: int = EPOCH_DEFAULT
+    """Time of all files in an image, seconds since 1970 (also read from SOURCE_DATE_EPOCH)."""
+    jobs: int = 0
+    """Threads for compression; 0: one per CPU."""
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str], **flags: Any) -> Self:
+        """Merge defaults, the file, `environ` and the `flags` that are not None.
+
+        Raises:
+            UsageError: the file or a value is wrong.
+        """
+        home = Path(environ.get("HOME") or "/")
+        base = cls(
+            cache=_xdg(environ, "XDG_CACHE_HOME", home / ".cache"),
+            keys=_xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "keys",
+            credentials=_xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "credentials.json",
+            tmp=Path(environ.get("TMPDIR") or "/var/tmp"),  # noqa: S108  build trees are too big for a /tmp in memory
+        )
+        default_file = _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "config.toml"
+        file = Path(environ.get("COMPUTEOPS_CONFIG") or default_file)
+        from_file = _read(file) if file.exists() or "COMPUTEOPS_CONFIG" in environ else {}
+        from_environ = {
+            f.name: environ[f"COMPUTEOPS_{f.name.upper()}"]
+            for f in fields(cls)
+            if environ.get(f"COMPUTEOPS_{f.name.upper()}")
+        }
+        if "SOURCE_DATE_EPOCH" in environ:
+            from_environ.setdefault("epoch", environ["SOURCE_DATE_EPOCH"])
+        given = {name: value for name, value in flags.items() if value is not None}
+        settings = base
+        for where, values in ((str(file), from_file), ("the environment", from_environ), ("the command line", given)):
+            settings = replace(settings, **{name: _typed(name, value, where) for name, value in values.items()})
+        return settings
+
+
+_TYPES = {f.name: f.type for f in fields(Settings)}
+
+
+def _xdg(environ: Mapping[str, str], name: str, default: Path) -> Path:
+    return Path(environ.get(name) or default) / "computeops"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read the settings in {file}: {error}") from error
+
+
+def _typed(name: str, value: Any, where: str) -> Any:
+    if name not in _TYPES:
+        raise UsageError(f"unknown setting {name!r} in {where}{did_you_mean(name, _TYPES)}")
+    if _TYPES[name] is int:
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            raise UsageError(f"setting {name} in {where} must be a whole number, not {value!r}") from None
+    if _TYPES[name] is Path:
+        return Path(str(value)).expanduser()
+    if name == "compression" and value not in {"zstd", "gzip"}:
+        raise UsageError(f"setting compression in {where} must be zstd or gzip, not {value!r}")
+    return str(value)
+
+
+def environment() -> dict[str, str]:
+    """Return a copy of this process's environment."""
+    return dict(os.environ)

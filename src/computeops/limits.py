@@ -1,0 +1,52 @@
+"""The bounds of everything that comes from outside, in one frozen class with units."""
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much of what outsiders send is accepted."""
+
+    recipe_bytes: int = 1 * MIB
+    """A computeops.toml."""
+    build_file_bytes: int = 4 * MIB
+    """A build.sh, Dockerfile or definition file."""
+    manifest_bytes: int = 4 * MIB
+    """An OCI manifest or index (OCI distribution-spec 1.1 asks for at least 4 MiB)."""
+    config_bytes: int = 8 * MIB
+    """An OCI image config, or a JSON object inside a SIF."""
+    evidence_bytes: int = 64 * MIB
+    """One DSSE envelope; SBOMs of large images reach tens of MiB."""
+    json_depth: int = 64
+    """Nesting of any JSON document."""
+    layers: int = 512
+    """Layers of one OCI image."""
+    image_bytes: int = 1024 * GIB
+    """Sum of the file contents of one image, unpacked."""
+    file_bytes: int = 256 * GIB
+    """One file inside an image, as its header declares it."""
+    entries: int = 10_000_000
+    """Files, folders and links of one image."""
+    path_bytes: int = 4096
+    """One path or link target inside an image (Linux PATH_MAX)."""
+    path_depth: int = 1024
+    """Components of one path inside an image."""
+    xattr_bytes: int = 1 * MIB
+    """All extended attributes of one entry."""
+    inflate_ratio: int = 5000
+    """Uncompressed to compressed bytes of one layer, beyond the first 64 MiB: above it is a bomb."""
+    sif_descriptors: int = 4096
+    """Slots in the descriptor table of a SIF."""
+    package_database_bytes: int = 512 * MIB
+    """A dpkg, apk or rpm database inside an image."""
+    http_seconds: float = 60.0
+    """Silence on a connection before it is given up."""
+    json_answer_bytes: int = 64 * MIB
+    """A JSON answer of a hub or registry."""
+
+
+LIMITS = Limits()

@@ -1,0 +1,155 @@
+"""The only module that starts processes: argv lists, never a shell, a clear error for a missing program."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, NoReturn
+
+from computeops.errors import ComputeOpsError, EngineError, MissingProgramError
+
+_PACKAGES = {
+    "apptainer": "apptainer",
+    "buildah": "buildah",
+    "bwrap": "bubblewrap",
+    "git": "git",
+    "mksquashfs": "squashfs-tools",
+    "mmdebstrap": "mmdebstrap",
+    "newuidmap": "uidmap",
+    "podman": "podman",
+    "sqfstar": "squashfs-tools",
+    "squashfuse": "squashfuse",
+    "squashfuse_ll": "squashfuse",
+    "unsquashfs": "squashfs-tools",
+}
+_TAIL_LINES = 30
+
+
+def find(program: str) -> str | None:
+    """Return the path of `program`, or None if it is not installed."""
+    return shutil.which(program)
+
+
+def need(program: str) -> str:
+    """Return the path of `program`.
+
+    Raises:
+        MissingProgramError: with the one line that installs it.
+    """
+    path = find(program)
+    if path is None:
+        package = _PACKAGES.get(program, program)
+        tool = "dnf" if find("dnf") else "apt-get"
+        raise MissingProgramError(f"{program} is not installed", hint=f"install it with: {tool} install {package}")
+    return path
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    error: type[ComputeOpsError] = ComputeOpsError,
+) -> str:
+    """Run `argv` to its end and return its standard output.
+
+    Raises:
+        MissingProgramError: `argv[0]` is not installed.
+        ComputeOpsError: as `error`: it exited with another code than 0 or ran longer than `timeout` seconds; the
+            message carries the command and the last lines of its output.
+    """
+    done = capture(argv, env=env, cwd=cwd, stdin=stdin, timeout=timeout, error=error)
+    if done.returncode != 0:
+        raise failed(argv, done.returncode, done.stderr or done.stdout, error)
+    return done.stdout.decode(errors="replace")
+
+
+def capture(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    error: type[ComputeOpsError] = ComputeOpsError,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `argv` to its end, whatever its exit code, and return exit code and output."""
+    need(argv[0])
+    source = subprocess.DEVNULL if stdin is None else None
+    try:
+        return subprocess.run(
+            list(argv), env=env, cwd=cwd, stdin=source, input=stdin, capture_output=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise error(f"no end after {timeout:g} s: {shlex.join(argv)}") from None
+
+
+def stream(
+    argv: Sequence[str],
+    *,
+    line: Callable[[str], None],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    error: type[ComputeOpsError] = ComputeOpsError,
+) -> None:
+    """Run `argv`, giving each line of its output (both streams) to `line` as it comes.
+
+    Raises:
+        ComputeOpsError: as `error`, with the last lines, if the exit code is not 0.
+    """
+    tail: list[str] = []
+    with start(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+        assert child.stdout is not None
+        for raw in child.stdout:
+            text = raw.decode(errors="replace").rstrip("\n")
+            tail = [*tail[1 - _TAIL_LINES :], text]
+            line(text)
+    if child.returncode != 0:
+        raise failed(argv, child.returncode, "\n".join(tail).encode(), error)
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int | IO[bytes] | None = None,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start `argv` and return the running process; use it as a context manager."""
+    need(argv[0])
+    return subprocess.Popen(
+        list(argv), env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds
+    )
+
+
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+STDOUT = subprocess.STDOUT
+Process = subprocess.Popen
+
+
+def become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    """Replace this process by `argv`: exit code, signals and terminal are the program's own.
+
+    Raises:
+        EngineError: the program could not be executed.
+    """
+    path = need(argv[0])
+    try:
+        os.execve(path, list(argv), dict(env))
+    except OSError as error:
+        raise EngineError(f"cannot execute {path}: {error.strerror}") from error
+
+
+def failed(argv: Sequence[str], code: int, output: bytes, error: type[ComputeOpsError]) -> ComputeOpsError:
+    """Return the error of a command that exited with `code` after printing `output`."""
+    lines = output.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:]
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return error("\n".join([f"{how}: {shlex.join(argv)}", *(f"  {line}" for line in lines)]))

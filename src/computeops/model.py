@@ -57,7 +57,9 @@ _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _REFERENCE = re.compile(
     rf"(?P<path>{_COMPONENT}(?:/{_COMPONENT})*)(?::(?P<version>[A-Za-z0-9_][A-Za-z0-9._+-]{{0,127}}))?(?:@(?P<digest>\S+))?"
 )
-_HUB = re.compile(r"(?P<hub>(?:https?://)?(?:localhost|[A-Za-z0-9.-]*\.[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+(?=:[0-9]))(?::[0-9]{1,5})?)/(?P<rest>.+)")
+_HUB = re.compile(
+    r"(?P<hub>(?:https?://)?(?:localhost|[A-Za-z0-9.-]*\.[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+(?=:[0-9]))(?::[0-9]{1,5})?)/(?P<rest>.+)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,8 @@ class Signed:
         """
         try:
             signatures = tuple(
-                Signature(str(s.get("keyid", "")), base64.b64decode(s["sig"], validate=True)) for s in data["signatures"]
+                Signature(str(s.get("keyid", "")), base64.b64decode(s["sig"], validate=True))
+                for s in data["signatures"]
             )
             return cls(base64.b64decode(data["payload"], validate=True), str(data["payloadType"]), signatures)
         except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:

@@ -102,7 +102,9 @@ def stream(
         ComputeOpsError: as `error`, with the last lines, if the exit code is not 0.
     """
     tail: list[str] = []
-    with start(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+    with start(
+        argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as child:
         assert child.stdout is not None
         for raw in child.stdout:
             text = raw.decode(errors="replace").rstrip("\n")
@@ -124,9 +126,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `argv` and return the running process; use it as a context manager."""
     need(argv[0])
-    return subprocess.Popen(
-        list(argv), env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds
-    )
+    return subprocess.Popen(list(argv), env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds)
 
 
 PIPE = subprocess.PIPE

@@ -29,7 +29,9 @@ def emit(data: Any, text: str, *, as_json: bool) -> None:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return `rows` in aligned columns under `head`."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+    ]
     return "\n".join(lines)
 
 

@@ -29,7 +29,9 @@ class _Verbs(click.Group):
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in VERBS:
             ctx.fail(f"no such verb: {args[0]!r}{did_you_mean(args[0], VERBS)}")
         return super().resolve_command(ctx, args)
@@ -86,5 +88,9 @@ def _tell(error: ComputeOpsError, *, debug: bool) -> int:
 
 def _storage(error: OSError) -> StorageError:
     where = f": {error.filename}" if error.filename else ""
-    hint = "free some space, or set COMPUTEOPS_TMP and COMPUTEOPS_CACHE to a larger disk" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    hint = (
+        "free some space, or set COMPUTEOPS_TMP and COMPUTEOPS_CACHE to a larger disk"
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}
+        else ""
+    )
     return StorageError(f"{error.strerror or error}{where}", hint=hint)

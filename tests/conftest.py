@@ -1,0 +1,103 @@
+"""What all tests share: skip with the reason where a real program is missing, and an ordinary user to run programs as."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = {
+    "apptainer": ["apptainer"],
+    "bubblewrap": ["bwrap"],
+    "browser": ["chromium"],
+    "buildah": ["buildah"],
+    "mmdebstrap": ["mmdebstrap"],
+    "podman": ["podman"],
+    "skopeo": ["skopeo"],
+    "squashfs": ["mksquashfs", "sqfstar", "unsquashfs"],
+}
+"""Marker to the programs that a test with it drives."""
+
+SCIENTIST = "sci"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, programs in PROGRAMS.items():
+        missing = [p for p in programs if shutil.which(p) is None]
+        if item.get_closest_marker(marker) and missing:
+            reason = f"{', '.join(missing)} is not installed"
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"{reason}, and in CI no test is skipped")
+            pytest.skip(reason)
+
+
+class Scientist:
+    """An ordinary user with a home of its own: containers are run by people who are not root."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._prefix: list[str] = []
+        if os.geteuid() == 0:
+            try:
+                user = pwd.getpwnam(SCIENTIST)
+            except KeyError:
+                pytest.skip(f"as root, this test needs an ordinary user {SCIENTIST!r} with subordinate ids")
+            os.chown(home, user.pw_uid, user.pw_gid)
+            self._prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups", "--"]
+
+    def argv(self, argv: Sequence[str | Path]) -> list[str]:
+        """The command as this user runs it."""
+        return [*self._prefix, *map(str, argv)]
+
+    def env(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        return {
+            "HOME": str(self.home),
+            "USER": SCIENTIST if self._prefix else pwd.getpwuid(os.getuid()).pw_name,
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(self.home),
+            **(more or {}),
+        }
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        check: bool = True,
+        stdin: bytes = b"",
+        cwd: Path | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run to the end; with `check`, fail with the command's output unless it exits with 0."""
+        done = subprocess.run(
+            self.argv(argv), env=self.env(env), cwd=cwd or self.home, input=stdin, capture_output=True, check=False
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"{done.args} exited with {done.returncode}\n{done.stdout.decode()}\n{done.stderr.decode()}")
+        return done
+
+    def own(self, path: Path) -> Path:
+        """Give `path` and all in it to this user."""
+        if self._prefix:
+            user = pwd.getpwnam(SCIENTIST)
+            for one in [path, *path.rglob("*")]:
+                os.chown(one, user.pw_uid, user.pw_gid, follow_symlinks=False)
+        return path
+
+
+@pytest.fixture
+def scientist() -> Iterator[Scientist]:
+    """An ordinary user with an empty home that every user may look into."""
+    home = Path(tempfile.mkdtemp(prefix="cops-", dir="/tmp"))
+    home.chmod(0o755)
+    try:
+        yield Scientist(home)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+ComputeOps = Callable[..., subprocess.CompletedProcess[bytes]]

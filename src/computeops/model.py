@@ -132,6 +132,8 @@ class Image:
     arch: str = ""
     """OCI architecture: amd64, arm64 ..."""
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    proven: bool = False
+    """Whether `id` was computed from the content here, not only read from the file that claims it."""
 
     @property
     def subjects(self) -> Mapping[str, Digest]:

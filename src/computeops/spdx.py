@@ -1,4 +1,4 @@
-"""SPDX licence expressions: their grammar (SPDX 2.3, annex D), not the list of identifiers, which changes every few months."""
+"""SPDX licence expressions: their grammar (SPDX 2.3, annex D), not the ever-changing list of identifiers."""
 
 import re
 

@@ -1,0 +1,168 @@
+"""Recipe -> root filesystem.
+
+`lock` pins every input by digest, `build` makes the tree from nothing but what is pinned. A builder is a module here, or
+an entry point in the group `computeops.build`, that satisfies `computeops.build.model.Builder`.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from computeops import plugins
+from computeops.build import sources
+from computeops.build.model import LOCK_NAME, Builder, Built, Job, Lock, Material, Place
+from computeops.errors import RecipeError
+from computeops.model import Digest
+from computeops.recipe import BUILDERS, Recipe
+
+__all__ = ["LOCK_NAME", "Builder", "Built", "Job", "Lock", "Material", "Place", "build", "find", "lock", "names"]
+
+
+def find(name: str) -> Builder:
+    """Return the builder called `name`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    builder: Builder = plugins.load("build", name, BUILDERS)
+    return builder
+
+
+def names() -> list[str]:
+    """Return the names of all builders."""
+    return plugins.names("build", BUILDERS)
+
+
+def detect(folder: Path) -> tuple[str, str]:
+    """Return the builder and the build file that fit to what is in `folder`, or two empty texts."""
+    for name in names():
+        if file := find(name).detect(folder):
+            return name, file
+    return "", ""
+
+
+def lock(
+    folder: Path,
+    recipe: Recipe,
+    *,
+    mirror: str,
+    pypi: str,
+    cache: Path,
+    tmp: Path,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Lock:
+    """Pin every input of the recipe in `folder`: its sources, and what its builder takes from elsewhere.
+
+    Raises:
+        RecipeError: an input does not exist.
+        NetworkError: an archive or index did not answer.
+    """
+    tmp.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=tmp, prefix="computeops-lock-") as work:
+        place = Place(work=Path(work), cache=cache, mirror=mirror, pypi=pypi, progress=progress)
+        return _lock(folder, recipe, place)
+
+
+def read_lock(folder: Path) -> Lock | None:
+    """Return the lock beside the recipe in `folder`, or None if there is none.
+
+    Raises:
+        RecipeError: it is not a lock file.
+    """
+    file = folder / LOCK_NAME
+    return Lock.from_json(file.read_bytes(), str(file)) if file.exists() else None
+
+
+def write_lock(folder: Path, pinned: Lock) -> Path:
+    """Write `pinned` beside the recipe in `folder` and return its path."""
+    file = folder / LOCK_NAME
+    data = msgspec.json.format(msgspec.json.encode(pinned.as_json()), indent=1) + b"\n"
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".lock-", delete=False) as new:
+        try:
+            new.write(data)
+            new.flush()
+            os.fsync(new.fileno())
+            os.fchmod(new.fileno(), 0o644)
+            Path(new.name).replace(file)
+        except BaseException:
+            Path(new.name).unlink(missing_ok=True)
+            raise
+    return file
+
+
+def build(
+    folder: Path,
+    recipe: Recipe,
+    variant: str = "",
+    pinned: Lock | None = None,
+    *,
+    work: Path,
+    cache: Path,
+    epoch: int,
+    mirror: str,
+    pypi: str,
+    jobs: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Built:
+    """Build one variant ("": the generic one) of the recipe in `folder` inside the folder `work`.
+
+    Without a lock, everything is pinned first. `work` must outlive the tree that is returned; the caller removes it.
+
+    Raises:
+        RecipeError: the lock is of another state of the recipe.
+        NotFoundError: there is no such variant.
+        BuildError: the build file failed.
+        MissingProgramError: the builder's program is not installed.
+    """
+    chosen = recipe.variant(variant)
+    work.mkdir(parents=True, exist_ok=True)
+    place = Place(work=work, cache=cache, mirror=mirror, pypi=pypi, epoch=epoch, jobs=jobs, progress=progress)
+    pinned = pinned or _lock(folder, recipe, place)
+    if pinned.builder != recipe.build.builder or pinned.inputs != inputs(folder, recipe):
+        raise RecipeError(
+            f"{LOCK_NAME} was made for another state of the recipe",
+            hint=f"run `computeops lock {folder}` to pin the inputs again",
+        )
+    fetched = sources.fetch(pinned.materials, folder, place)
+    files = {f"{material.role}/{material.name}": path for material, path in fetched.items()}
+    job = Job(folder=folder, recipe=recipe, variant=chosen, lock=pinned, files=files, place=place)
+    built = find(recipe.build.builder).build(job)
+    return replace(
+        built,
+        command=recipe.run.command or built.command,
+        env={**built.env, **recipe.run.env},
+        labels={**built.labels, **labels(recipe)},
+    )
+
+
+def inputs(folder: Path, recipe: Recipe) -> Digest:
+    """Return the digest of what decides which inputs a build takes: `sources`, `build` and the build file."""
+    parts = [msgspec.json.encode(recipe.sources, order="sorted"), msgspec.json.encode(recipe.build, order="sorted")]
+    name = recipe.build.file or find(recipe.build.builder).detect(folder)
+    if name:
+        parts.append((folder / name).read_bytes())
+    return Digest.of("".join(f"{Digest.of(part)}\n" for part in parts).encode())
+
+
+def labels(recipe: Recipe) -> dict[str, str]:
+    """Return the recipe's facts as image labels (OCI image-spec 1.1, annotations.md)."""
+    package = recipe.package
+    known = {
+        "title": package.name,
+        "version": package.version,
+        "description": package.summary,
+        "licenses": package.license,
+        "url": package.homepage,
+        "authors": ", ".join(one.name for one in recipe.maintainers),
+    }
+    return {f"org.opencontainers.image.{key}": value for key, value in known.items() if value}
+
+
+def _lock(folder: Path, recipe: Recipe, place: Place) -> Lock:
+    archived = sources.pin(folder, recipe, place)
+    pins = find(recipe.build.builder).lock(folder, recipe, place)
+    return Lock(recipe.build.builder, inputs(folder, recipe), (*archived, *pins.materials), pins.options)

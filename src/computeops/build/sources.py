@@ -1,0 +1,227 @@
+"""The recipe's sources: pinned by digest, fetched into a content-addressed cache, archived as single files."""
+
+import hashlib
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from computeops import http, proc
+from computeops.build import apt
+from computeops.build.model import Material, Place
+from computeops.errors import ComputeOpsError, FormatError, NetworkError, NotFoundError, RecipeError
+from computeops.limits import LIMITS
+from computeops.model import Digest
+from computeops.recipe import DebianSource, GitSource, PathSource, PypiSource, Recipe, Source, UrlSource
+
+_CHUNK = 1 << 20
+_PARALLEL = 4
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~%:@-]{0,254}")
+
+
+def pin(folder: Path, recipe: Recipe, place: Place) -> tuple[Material, ...]:
+    """Return every source of `recipe` as one or more files with their digests.
+
+    Raises:
+        RecipeError: a source does not exist, or is not what the recipe says.
+        NetworkError: it could not be fetched.
+    """
+    found: list[Material] = []
+    for source in recipe.sources:
+        found += _pin(source, folder, recipe, place)
+    names = [one.name for one in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"two sources are files of the same name: {name}")
+    return tuple(found)
+
+
+def _pin(source: Source, folder: Path, recipe: Recipe, place: Place) -> Sequence[Material]:
+    match source:
+        case UrlSource():
+            name = unquote(urlsplit(source.url).path.rpartition("/")[2])
+            return [Material(_name(name, source.url), source.url, Digest("sha256", source.sha256))]
+        case GitSource():
+            stem = source.git.rstrip("/").rpartition("/")[2].removesuffix(".git")
+            name = _name(f"{stem}-{source.commit[:12]}.tar", source.git)
+            return [_made(name, f"git+{source.git}@{source.commit}", folder, place)]
+        case PathSource():
+            return [_path(source, folder, place)]
+        case DebianSource():
+            return _debian(source, recipe, place)
+        case PypiSource():
+            return [_pypi(source, place)]
+    raise AssertionError(source)
+
+
+def fetch(materials: Sequence[Material], folder: Path, place: Place) -> dict[Material, Path]:
+    """Return the file of each of `materials` in the cache, fetching what is missing; every digest is checked.
+
+    Raises:
+        NetworkError: a file could not be fetched.
+        FormatError: what came has another digest.
+    """
+
+    def one(material: Material) -> Path:
+        return _cached(material, folder, place)
+
+    place.progress(f"fetching {len(materials)} files")
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        return dict(zip(materials, pool.map(one, materials), strict=True))
+
+
+def _cached(material: Material, folder: Path, place: Place) -> Path:
+    store = place.cache / "sources"
+    target = store / material.digest.hex
+    if target.is_file() and _digest(target) == material.digest:
+        return target
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=store, prefix=".new-") as scratch:
+        file = Path(scratch) / "file"
+        place.progress(f"fetching {material.name}")
+        _get(material.uri, file, folder, material.digest)
+        got = _digest(file)
+        if got != material.digest:
+            raise FormatError(
+                f"{material.name} from {material.uri} has the digest {got}, not {material.digest}",
+                hint="if the new content is right, correct the recipe or run `computeops lock` again",
+            )
+        file.replace(target)
+    return target
+
+
+def _get(uri: str, into: Path, folder: Path, digest: Digest | None = None) -> None:
+    """Write what `uri` names to the file `into`."""
+    scheme = uri.partition(":")[0]
+    if scheme in {"http", "https"}:
+        sha256 = digest.hex if digest else None
+        http.download(uri, into, sha256=sha256, limit_bytes=LIMITS.file_bytes)
+    elif scheme in {"file", "copy"}:
+        path = Path(unquote(uri.partition(":")[2].removeprefix("//")))
+        if not path.is_file():
+            raise NotFoundError(f"there is no file {path}")
+        shutil.copyfile(path, into)
+    elif scheme == "git+https" or scheme.startswith("git+"):
+        address, _, commit = uri.removeprefix("git+").rpartition("@")
+        _git(address, commit, into)
+    elif scheme == "path":
+        _archive(folder / uri.removeprefix("path:"), into)
+    else:
+        raise RecipeError(f"cannot fetch {uri}: unknown kind of address")
+
+
+def _made(name: str, uri: str, folder: Path, place: Place) -> Material:
+    """Fetch what has no digest of its own yet, keep it in the cache and return it pinned."""
+    store = place.cache / "sources"
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=store, prefix=".new-") as scratch:
+        file = Path(scratch) / "file"
+        place.progress(f"fetching {name}")
+        _get(uri, file, folder)
+        digest, size = _digest(file), file.stat().st_size
+        file.replace(store / digest.hex)
+    return Material(name, uri, digest, size)
+
+
+def _path(source: PathSource, folder: Path, place: Place) -> Material:
+    target = folder / source.path
+    name = target.resolve().name + (".tar" if target.is_dir() else "")
+    made = _made(_name(name, source.path), f"path:{source.path}", folder, place)
+    if source.sha256 and made.digest.hex != source.sha256:
+        raise RecipeError(f"{source.path} has the digest {made.digest}, not sha256:{source.sha256} as the recipe says")
+    return made
+
+
+def _debian(source: DebianSource, recipe: Recipe, place: Place) -> Sequence[Material]:
+    build = recipe.build
+    entries = apt.entries("deb-src", build.suite, build.components, mirror=place.mirror, snapshot=build.snapshot)
+    with tempfile.TemporaryDirectory(dir=place.work, prefix="apt-") as folder:
+        return apt.Archive(Path(folder), entries, place).source(source.debian, source.version)
+
+
+def _pypi(source: PypiSource, place: Place) -> Material:
+    """Find the sdist in the index (Simple repository API, PEP 691) and its SHA-256 there."""
+    project = re.sub(r"[-_.]+", "-", source.pypi).lower()
+    url = f"{place.pypi.rstrip('/')}/{project}/"
+    headers = {"Accept": "application/vnd.pypi.simple.v1+json"}
+    page: Any = http.get_json(url, headers=headers, limit_bytes=LIMITS.json_answer_bytes)
+    try:
+        for file in page["files"]:
+            stem = re.sub(r"\.(tar\.gz|zip)$", "", file["filename"])
+            given, _, version = stem.rpartition("-")
+            if (
+                stem != file["filename"]
+                and re.sub(r"[-_.]+", "-", given).lower() == project
+                and version == source.version
+            ):
+                digest = Digest.parse(f"sha256:{file['hashes']['sha256']}")
+                return Material(_name(file["filename"], url), file["url"], digest, int(file.get("size") or 0))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise NetworkError(f"{url} did not answer as a package index does: {error!r}") from error
+    raise RecipeError(f"the package index has no source distribution of {source.pypi} {source.version}")
+
+
+def _git(address: str, commit: str, into: Path) -> None:
+    """Write the tree of one commit to the tar file `into`, without running anything that the repository says."""
+    safe = ["-c", "core.hooksPath=/dev/null", "-c", "tar.umask=0022", "-c", "core.fsmonitor=false"]
+    env = [
+        "env",
+        "GIT_TERMINAL_PROMPT=0",
+        "GIT_CONFIG_NOSYSTEM=1",
+        "GIT_ALLOW_PROTOCOL=https:http:ssh:file",
+        "LC_ALL=C",
+    ]
+    proc.need("git")
+    repository = into.with_name("repository")
+
+    def git(*argv: str) -> str:
+        return proc.run([*env, "git", *safe, f"--git-dir={repository}", *argv], error=NetworkError)
+
+    git("init", "--quiet", "--bare")
+    options = ["--quiet", "--no-tags", "--no-recurse-submodules"]
+    try:
+        git("fetch", *options, "--depth=1", "--", address, commit)
+    except ComputeOpsError:  # servers may refuse a commit that is no branch's head: then take all branches and tags
+        git("fetch", *options, "--", address, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+    stem = into.with_name("tree.tar")
+    prefix = address.rstrip("/").rpartition("/")[2].removesuffix(".git")
+    git("archive", "--format=tar", f"--prefix={prefix}-{commit[:12]}/", f"--output={stem}", commit)
+    stem.replace(into)
+
+
+def _archive(path: Path, into: Path) -> None:
+    """Copy a file, or write a folder as a tar file whose bytes depend on names, contents and modes alone."""
+    if path.is_file():
+        shutil.copyfile(path, into)
+        return
+    if not path.is_dir():
+        raise RecipeError(f"there is no file or folder {path}")
+    with tarfile.open(into, "w", format=tarfile.PAX_FORMAT) as tar:
+        for one in [path, *sorted(path.rglob("*"))]:
+            if one.is_symlink() or one.is_file() or one.is_dir():
+                info = tar.gettarinfo(one, arcname=str(Path(path.name) / one.relative_to(path)))
+                tar.addfile(_plain(info), one.open("rb") if info.isreg() else None)
+
+
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    info.mtime = 0
+    info.mode = 0o755 if info.isdir() or info.mode & 0o100 else 0o644
+    return info
+
+
+def _name(name: str, origin: str) -> str:
+    if not _SAFE_NAME.fullmatch(name):
+        raise RecipeError(f"{origin} does not end in a usable file name: {name!r}")
+    return name
+
+
+def _digest(file: Path) -> Digest:
+    with file.open("rb") as stream:
+        return Digest("sha256", hashlib.file_digest(stream, "sha256").hexdigest())

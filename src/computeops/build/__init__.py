@@ -1,6 +1,6 @@
 """Recipe -> root filesystem.
 
-`lock` pins every input by digest, `build` makes the tree from nothing but what is pinned. A builder is a module here, or
+`lock` pins every input by digest, `build` makes the tree from only what is pinned. A builder is a module here, or
 an entry point in the group `computeops.build`, that satisfies `computeops.build.model.Builder`.
 """
 

@@ -62,7 +62,9 @@ class Archive:
             RecipeError: the archive does not have that version.
         """
         shown = self._apt("apt-cache", "showsrc", name) if self._has_source(name) else ""
-        versions = sorted(set(re.findall(rf"^Package: {re.escape(name)}\n(?:.*\n)*?Version: (\S+)$", shown, re.M)))
+        versions = sorted(
+            set(re.findall(rf"^Package: {re.escape(name)}\n(?:.*\n)*?Version: (\S+)$", shown, re.MULTILINE))
+        )
         if version not in versions:
             hint = (
                 f"it has: {', '.join(versions)}"
@@ -94,7 +96,7 @@ class Archive:
 def entries(kind: str, suite: str, components: Sequence[str], *, mirror: str, snapshot: str) -> list[str]:
     """Return the lines of a sources.list for `suite`, its updates and its security fixes.
 
-    `kind` is `deb` or `deb-src`. With `snapshot`, the archive as it was at that time, from snapshot.debian.org or from a
+    `kind` is `deb` or `deb-src`. With `snapshot`, the archive as it was then, from snapshot.debian.org or from a
     `mirror` that has the word `{snapshot}` for it; else from `mirror`; else from where the host's own apt takes it.
     """
     parts = " ".join(components)

@@ -28,7 +28,7 @@ def detect(folder: Path) -> str:
     return "build.sh" if (folder / "build.sh").is_file() else ""
 
 
-def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:
+def lock(_folder: Path, recipe: Recipe, place: Place) -> Pins:
     """Pin the .deb files of the image, and of what build.sh needs beside them."""
     build = recipe.build
     entries = apt.entries("deb", build.suite, build.components, mirror=place.mirror, snapshot=build.snapshot)

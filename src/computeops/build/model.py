@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import msgspec
 
@@ -92,8 +92,6 @@ class Lock:
         """
         try:
             lock = msgspec.json.decode(data, type=_LockFile)
-            if lock.version != LOCK_VERSION:
-                raise ValueError(f"version {lock.version} is not known")
             materials = tuple(Material(m.name, m.uri, Digest.parse(m.digest), m.size, m.role) for m in lock.materials)
             return cls(lock.builder, Digest.parse(lock.inputs), materials, lock.options)
         except (msgspec.DecodeError, ValueError, RecursionError, FormatError) as error:
@@ -109,7 +107,7 @@ class _MaterialEntry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _LockFile(msgspec.Struct, forbid_unknown_fields=True):
-    version: int
+    version: Literal[1]
     builder: str
     inputs: str
     options: dict[str, Any]
@@ -159,7 +157,7 @@ class Builder(Protocol):
         """Return the name of the build file in `folder` that this builder understands, or ""."""
         ...
 
-    def lock(self, folder: Path, recipe: Recipe, place: Place) -> Pins:
+    def lock(self, folder: Path, recipe: Recipe, place: Place, /) -> Pins:
         """Pin every input but the recipe's sources."""
         ...
 

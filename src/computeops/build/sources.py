@@ -5,7 +5,7 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ def _pin(source: Source, folder: Path, recipe: Recipe, place: Place) -> Sequence
             return _debian(source, recipe, place)
         case PypiSource():
             return [_pypi(source, place)]
-    raise AssertionError(source)
+        case _:
+            raise AssertionError(source)
 
 
 def fetch(materials: Sequence[Material], folder: Path, place: Place) -> dict[Material, Path]:

@@ -1,0 +1,346 @@
+"""The normalised layer tar, written; and any tar from outside, read strictly and within bounds.
+
+Format: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header". What is written is a function of the
+entries alone: no user or group names, no access times, PAX records only for what a ustar header cannot hold, two zero
+blocks at the end and no padding beyond them.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import BinaryIO
+
+from computeops.errors import FormatError, LimitError
+from computeops.image.tree import Entry, Item, Kind
+from computeops.limits import LIMITS
+
+BLOCK = 512
+CHUNK = 1024 * 1024
+END = bytes(2 * BLOCK)
+
+_TYPES = {
+    Kind.FILE: b"0",
+    Kind.HARDLINK: b"1",
+    Kind.SYMLINK: b"2",
+    Kind.CHARACTER: b"3",
+    Kind.BLOCK: b"4",
+    Kind.DIRECTORY: b"5",
+    Kind.FIFO: b"6",
+}
+_KINDS = {code: kind for kind, code in _TYPES.items()} | {b"\0": Kind.FILE, b"7": Kind.FILE}
+_OCTAL_11 = 8**11
+_XATTR = "SCHILY.xattr."
+_META_BYTES = 2 * LIMITS.xattr_bytes  # a PAX header or GNU long name: attributes and two paths
+
+
+def write_tar(items: Iterable[Item], write: Callable[[bytes], object]) -> None:
+    """Write `items`, in the order they come, as a whole tar.
+
+    Raises:
+        FormatError: the data of a file does not have the size its entry says.
+    """
+    for entry, data in items:
+        write(header(entry))
+        if entry.kind is Kind.FILE and entry.size:
+            _write_data(entry, data, write)
+    write(END)
+
+
+def _write_data(entry: Entry, data: Iterable[bytes], write: Callable[[bytes], object]) -> None:
+    written = 0
+    for chunk in data:
+        written += len(chunk)
+        write(chunk)
+    if written != entry.size:
+        raise FormatError(f"/{entry.path}: {written} bytes of data where {entry.size} were announced")
+    if tail := written % BLOCK:
+        write(bytes(BLOCK - tail))
+
+
+def header(entry: Entry) -> bytes:
+    """Return the header blocks of `entry`, with a PAX header before it where needed."""
+    name = os.fsencode(entry.path or ".")
+    if entry.kind is Kind.DIRECTORY:
+        name += b"/"
+    link = os.fsencode(entry.target)
+    pax: dict[bytes, bytes] = {b"SCHILY.xattr." + os.fsencode(k): v for k, v in entry.xattrs.items()}
+    prefix, short = _split(name)
+    if short is None or (not name.isascii() and _is_utf8(name)):
+        pax[b"path"] = name
+    if len(link) > 100 or (not link.isascii() and _is_utf8(link)):
+        pax[b"linkpath"] = link
+    for key, number, limit in (
+        (b"size", entry.size, _OCTAL_11),
+        (b"mtime", entry.mtime, _OCTAL_11),
+        (b"uid", entry.uid, 8**7),
+        (b"gid", entry.gid, 8**7),
+    ):
+        if not 0 <= number < limit:
+            pax[key] = b"%d" % number
+    blocks = _ustar(entry, prefix, short if short is not None else name[:100], link[:100])
+    return _pax(pax, name) + blocks if pax else blocks
+
+
+def _ustar(entry: Entry, prefix: bytes, name: bytes, link: bytes, kind: bytes = b"") -> bytes:
+    fixed = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
+        name.ljust(100, b"\0"),
+        entry.mode,
+        entry.uid if entry.uid < 8**7 else 0,
+        entry.gid if entry.gid < 8**7 else 0,
+        entry.size if entry.size < _OCTAL_11 else 0,
+        entry.mtime if 0 <= entry.mtime < _OCTAL_11 else 0,
+    )
+    rest = b"%b%bustar\x0000%b%07o\0%07o\0%b" % (
+        kind or _TYPES[entry.kind],
+        link.ljust(100, b"\0"),
+        bytes(64),
+        *entry.device,
+        prefix.ljust(167, b"\0"),
+    )
+    checksum = sum(fixed) + sum(rest) + 8 * 32
+    return b"%b%06o\0 %b" % (fixed, checksum, rest)
+
+
+def _split(name: bytes) -> tuple[bytes, bytes | None]:
+    """Return ustar's prefix and name, or no name if `name` fits neither."""
+    if len(name) <= 100:
+        return b"", name
+    cut = name.rfind(b"/", 0, 156) if len(name) <= 256 else -1
+    while cut > 0 and len(name) - cut - 1 <= 100:
+        if cut <= 155 and len(name) - cut - 1 > 0:
+            return name[:cut], name[cut + 1 :]
+        cut = name.rfind(b"/", 0, cut)
+    return b"", None
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _pax(records: Mapping[bytes, bytes], name: bytes) -> bytes:
+    body = b"".join(_record(key, records[key]) for key in sorted(records))
+    entry = Entry("", Kind.FILE, 0o644, size=len(body))
+    base = name.rstrip(b"/").rpartition(b"/")[2][:80]
+    return _ustar(entry, b"", b"PaxHeaders/" + base, b"", b"x") + body + bytes(-len(body) % BLOCK)
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    rest = b" %b=%b\n" % (key, value)
+    length = len(rest) + 1
+    while len(str(length)) + len(rest) != length:
+        length = len(str(length)) + len(rest)
+    return b"%d%b" % (length, rest)
+
+
+class _Input:
+    """A stream with exact reads."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def exactly(self, size: int, what: str) -> bytes:
+        data = self._stream.read(size)
+        while len(data) < size:
+            more = self._stream.read(size - len(data))
+            if not more:
+                raise FormatError(f"tar ends in the middle of {what}")
+            data += more
+        return data
+
+    def block(self) -> bytes:
+        first = self._stream.read(1)
+        return first and first + self.exactly(BLOCK - 1, "a header")
+
+    def data(self, size: int, what: str) -> Iterator[bytes]:
+        left = size
+        while left:
+            chunk = self._stream.read(min(left, CHUNK))
+            if not chunk:
+                raise FormatError(f"tar ends in the middle of {what}")
+            left -= len(chunk)
+            yield chunk
+        if size % BLOCK:
+            self.exactly(BLOCK - size % BLOCK, what)
+
+
+def read_tar(stream: BinaryIO) -> Iterator[Item]:
+    """Yield the entries of a tar in the order they stand there; `stream` is read forward only.
+
+    Leading `./` and `/` of names are dropped, as every tar program does; names that climb out are refused. Of one name
+    the later entry counts, which is the caller's to apply. GNU long names, PAX records and base-256 numbers are
+    understood; GNU sparse files are refused.
+
+    Raises:
+        FormatError: it is not a tar, ends too early, or is hostile.
+        LimitError: it is larger than `computeops.limits` allows.
+    """
+    source = _Input(stream)
+    world: dict[bytes, bytes] = {}
+    count = total = 0
+    while True:
+        extended, block = _extended(source, world)
+        if block is None:
+            return
+        entry = _entry(block, world | extended)
+        count, total = count + 1, total + entry.size
+        if count > LIMITS.entries:
+            raise LimitError(f"tar has more than {LIMITS.entries} entries")
+        if total > LIMITS.image_bytes:
+            raise LimitError(f"tar holds more than {LIMITS.image_bytes} bytes at /{entry.path}")
+        data = source.data(entry.size, f"/{entry.path}")
+        yield entry, data
+        for _ in data:
+            pass
+
+
+def _extended(source: _Input, world: dict[bytes, bytes]) -> tuple[dict[bytes, bytes], bytes | None]:
+    """Read up to the next real header; return the records that hold for it, and the header or None at the end."""
+    extended: dict[bytes, bytes] = {}
+    while True:
+        block = source.block()
+        if not block or not block.strip(b"\0"):
+            if extended:
+                raise FormatError("tar ends after an extended header")
+            return extended, None
+        kind = block[156:157]
+        _check(block)
+        if kind not in b"xgLK":
+            return extended, block
+        size = _number(block[124:136], "size")
+        if not 0 <= size <= _META_BYTES:
+            raise LimitError(f"extended tar header of {size} bytes; at most {_META_BYTES} are read")
+        body = b"".join(source.data(size, "an extended header"))
+        if kind == b"x":
+            extended |= _records(body)
+        elif kind == b"g":
+            world |= _records(body)
+        else:
+            extended[b"path" if kind == b"L" else b"linkpath"] = body.rstrip(b"\0")
+
+
+def _check(block: bytes) -> None:
+    wanted = _number(block[148:156], "checksum")
+    plain = sum(block) - sum(block[148:156]) + 8 * 32
+    if wanted != plain:
+        raise FormatError(f"not a tar header: checksum {wanted}, computed {plain}")
+
+
+def _number(field: bytes, what: str) -> int:
+    if field[0] & 0x80:  # GNU base-256, two's complement
+        return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big") - ((field[0] & 0x40) << (8 * len(field) - 7))
+    text = field.strip(b" \0").split(b"\0")[0]
+    if not re.fullmatch(rb"[0-7]*", text):
+        raise FormatError(f"tar header with {what} {field!r}, which is no octal number")
+    return int(text or b"0", 8)
+
+
+def _records(body: bytes) -> dict[bytes, bytes]:
+    records: dict[bytes, bytes] = {}
+    at = 0
+    while at < len(body) and body[at]:
+        match = re.compile(rb"(\d{1,10}) ").match(body, at)
+        end = at + int(match[1]) if match else 0
+        if not match or end > len(body) or end <= match.end() or body[end - 1 : end] != b"\n":
+            raise FormatError(f"broken PAX record at byte {at} of an extended header")
+        key, equals, value = body[match.end() : end - 1].partition(b"=")
+        if not equals:
+            raise FormatError(f"PAX record without '=': {body[at:end][:80]!r}")
+        records[key] = value
+        at = end
+    return records
+
+
+def _entry(block: bytes, pax: Mapping[bytes, bytes]) -> Entry:
+    if block[156:157] == b"S" or any(key.startswith(b"GNU.sparse") for key in pax):
+        raise FormatError(
+            f"/{os.fsdecode(_cstring(block[:100]))}: GNU sparse files are not read",
+            hint="write the tar without --sparse",
+        )
+    kind = _KINDS.get(block[156:157])
+    if kind is None:
+        raise FormatError(f"tar entry of unknown type {block[156:157]!r}")
+    raw = pax.get(b"path") or _name(block)
+    if kind is Kind.FILE and raw.endswith(b"/"):
+        kind = Kind.DIRECTORY  # as tar before 1988 wrote folders
+    path = clean(raw)
+    target = pax.get(b"linkpath", _cstring(block[157:257])) if kind in {Kind.SYMLINK, Kind.HARDLINK} else b""
+    if len(target) > LIMITS.path_bytes:
+        raise LimitError(f"/{path}: link target of {len(target)} bytes; at most {LIMITS.path_bytes}")
+    size = _pax_number(pax, b"size", block[124:136]) if kind is Kind.FILE else 0
+    if not 0 <= size <= LIMITS.file_bytes:
+        raise LimitError(f"/{path}: a file of {size} bytes; at most {LIMITS.file_bytes}")
+    device = kind in {Kind.CHARACTER, Kind.BLOCK}
+    return Entry(
+        path,
+        kind,
+        _number(block[100:108], "mode") & 0o7777,
+        _id(pax, b"uid", block[108:116], path),
+        _id(pax, b"gid", block[116:124], path),
+        _pax_number(pax, b"mtime", block[136:148]),
+        size,
+        clean(target) if kind is Kind.HARDLINK else _target(target, path),
+        (_number(block[329:337], "device"), _number(block[337:345], "device")) if device else (0, 0),
+        _xattrs(pax, path),
+    )
+
+
+def _name(block: bytes) -> bytes:
+    name = _cstring(block[:100])
+    prefix = _cstring(block[345:500]) if block[257:263] == b"ustar\0" else b""
+    return prefix + b"/" + name if prefix else name
+
+
+def _cstring(field: bytes) -> bytes:
+    return field.split(b"\0", 1)[0]
+
+
+def _pax_number(pax: Mapping[bytes, bytes], key: bytes, field: bytes) -> int:
+    text = pax.get(key)
+    if text is None:
+        return _number(field, key.decode())
+    if not re.fullmatch(rb"-?\d{1,20}(\.\d{0,20})?", text):
+        raise FormatError(f"PAX {key.decode()} {text[:40]!r} is no number")
+    return int(text.split(b".")[0] or 0)
+
+
+def _id(pax: Mapping[bytes, bytes], key: bytes, field: bytes, path: str) -> int:
+    number = _pax_number(pax, key, field)
+    if not 0 <= number < 2**32 - 1:
+        raise FormatError(f"/{path}: {key.decode()} {number} is not a user or group id")
+    return number
+
+
+def _target(target: bytes, path: str) -> str:
+    if b"\0" in target:
+        raise FormatError(f"/{path}: a link target with a NUL byte")
+    return os.fsdecode(target)
+
+
+def _xattrs(pax: Mapping[bytes, bytes], path: str) -> dict[str, bytes]:
+    found = {os.fsdecode(k[len(_XATTR) :]): v for k, v in pax.items() if k.startswith(_XATTR.encode())}
+    if sum(len(k) + len(v) for k, v in found.items()) > LIMITS.xattr_bytes:
+        raise LimitError(f"/{path}: more than {LIMITS.xattr_bytes} bytes of extended attributes")
+    return found
+
+
+def clean(raw: bytes) -> str:
+    """Return the path of an entry, relative and without `.` components.
+
+    Raises:
+        FormatError: it climbs out by `..` or holds a NUL byte.
+        LimitError: it is too long or too deep.
+    """
+    if len(raw) > LIMITS.path_bytes:
+        raise LimitError(f"a path of {len(raw)} bytes in an archive; at most {LIMITS.path_bytes}")
+    if b"\0" in raw:
+        raise FormatError(f"a path with a NUL byte in an archive: {raw[:80]!r}")
+    parts = [part for part in raw.split(b"/") if part not in {b"", b"."}]
+    if b".." in parts:
+        raise FormatError(f"a path that climbs out of its archive: {raw[:200]!r}")
+    if len(parts) > LIMITS.path_depth:
+        raise LimitError(f"a path of {len(parts)} components in an archive; at most {LIMITS.path_depth}")
+    return os.fsdecode(b"/".join(parts))

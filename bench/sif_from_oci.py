@@ -46,7 +46,9 @@ def measure(work: Path, rounds: int) -> dict[str, object]:
         peer.unlink(missing_ok=True)
         same = "--mksquashfs-args=-comp zstd -Xcompression-level 3"
         argv = ["apptainer", "build", "--force", same, peer, f"oci-archive:{archive}"]
-        return material.timed(material.as_user(argv), APPTAINER_TMPDIR=str(work), APPTAINER_CACHEDIR=os.fspath(work / "cache"))
+        return material.timed(
+            material.as_user(argv), APPTAINER_TMPDIR=str(work), APPTAINER_CACHEDIR=os.fspath(work / "cache")
+        )
 
     medians = material.rounds(rounds, ours=convert, apptainer=apptainer)
     return {

@@ -1,7 +1,8 @@
 """Find a plugin by family and name: a module of ours, or an entry point of another package.
 
 A plugin is a module that satisfies the Protocol in its family's `__init__`. The families are the folders `build`,
-`engine`, `check`, `sign`, `store`, `run`; other packages add to them by entry points in the group `computeops.<family>`.
+`engine`, `check`, `sign`, `store`, `run`; other packages add to them by entry points in the group
+`computeops.<family>`.
 """
 
 import importlib

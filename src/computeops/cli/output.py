@@ -48,8 +48,7 @@ class Progress:
         if not self._visible:
             return
         self._shown = True
-        columns = click.get_text_stream("stderr").isatty() and 100
-        text = f"[{time.monotonic() - self._began:5.1f} s] {message}"[: columns or 100]
+        text = f"[{time.monotonic() - self._began:5.1f} s] {message}"[:100]
         click.echo(f"\r\x1b[K{text}", err=True, nl=False)
 
     def done(self) -> None:

@@ -41,7 +41,7 @@ class _Verbs(click.Group):
 @click.version_option(__version__, prog_name="computeops", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
 @click.pass_context
-def root(ctx: click.Context, **_options: Any) -> None:
+def root(ctx: click.Context, /, **_options: Any) -> None:
     """Scientific applications as reproducible, proven containers: build, prove, share, run anywhere."""
     ctx.obj = Settings.load(environment())
 

@@ -9,13 +9,12 @@ import enum
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
 from computeops.errors import FormatError, LimitError
-from computeops.limits import LIMITS
 
 
 class Kind(enum.Enum):
@@ -73,3 +72,130 @@ class Tree(Protocol):
     def items(self) -> Iterator[Item]:
         """Yield every entry with its data; raise FormatError or LimitError for hostile content."""
         ...
+
+
+_KIND_OF_MODE = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFCHR: Kind.CHARACTER,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFIFO: Kind.FIFO,
+}
+_CHUNK = 1024 * 1024
+
+
+class Directory:
+    """A folder on disk as an ordered tree; symbolic links in it are never followed, sockets are left out."""
+
+    ordered = True
+
+    def __init__(self, path: Path, *, keep_owners: bool = False) -> None:
+        """`keep_owners`: take user and group ids as they are on disk, else everything belongs to root."""
+        self._top = path
+        self._keep = keep_owners
+
+    def items(self) -> Iterator[Item]:
+        """Yield the folder's entries; of several names of one file the first is the file, the others hard links.
+
+        Raises:
+            FormatError: a file changed its size while it was read.
+        """
+        first_names: dict[tuple[int, int], str] = {}
+        pending = [""]
+        while pending:
+            path = pending.pop()
+            full = os.path.join(self._top, path) if path else os.fspath(self._top)
+            status = os.lstat(full)
+            kind = _KIND_OF_MODE.get(stat.S_IFMT(status.st_mode))
+            if kind is None:
+                continue
+            if kind is Kind.DIRECTORY:
+                names = sorted(os.listdir(full), key=os.fsencode, reverse=True)
+                pending.extend(f"{path}/{name}" if path else name for name in names)
+            elif status.st_nlink > 1:
+                first = first_names.setdefault((status.st_dev, status.st_ino), path)
+                if first != path:
+                    yield self._entry(path, Kind.HARDLINK, status, full, target=first), ()
+                    continue
+            target = os.readlink(full) if kind is Kind.SYMLINK else ""
+            entry = self._entry(path, kind, status, full, target=target)
+            yield entry, _read(full, entry) if kind is Kind.FILE else ()
+
+    def _entry(self, path: str, kind: Kind, status: os.stat_result, full: str, *, target: str) -> Entry:
+        device = kind in {Kind.CHARACTER, Kind.BLOCK}
+        return Entry(
+            path,
+            kind,
+            stat.S_IMODE(status.st_mode) if kind is not Kind.SYMLINK else 0o777,
+            status.st_uid if self._keep else 0,
+            status.st_gid if self._keep else 0,
+            int(status.st_mtime),
+            status.st_size if kind is Kind.FILE else 0,
+            target,
+            (os.major(status.st_rdev), os.minor(status.st_rdev)) if device else (0, 0),
+            _xattrs(full) if kind in {Kind.FILE, Kind.DIRECTORY} else _NO_XATTRS,
+        )
+
+
+def _xattrs(full: str) -> Mapping[str, bytes]:
+    """Return the attributes that belong to an image: the file's own and its capabilities, no label of the host."""
+    names = [
+        n for n in os.listxattr(full, follow_symlinks=False) if n.startswith("user.") or n == "security.capability"
+    ]
+    return {name: os.getxattr(full, name, follow_symlinks=False) for name in names} if names else _NO_XATTRS
+
+
+def _read(full: str, entry: Entry) -> Iterator[bytes]:
+    left = entry.size
+    with open(os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
+        while left:
+            chunk = file.read(min(left, _CHUNK))
+            if not chunk:
+                raise FormatError(f"{full} became shorter while it was read")
+            left -= len(chunk)
+            yield chunk
+
+
+def normalised(tree: Tree, epoch: int, extra: Iterable[Item] = ()) -> Iterator[Item]:
+    """Yield `tree` with every time set to `epoch` and `extra` laid over it, in the order of the normalised layer.
+
+    An extra entry replaces the one of the same name, except a folder, which only fills a gap.
+
+    Raises:
+        FormatError: `tree` is not ordered.
+    """
+    if not tree.ordered:
+        raise FormatError("only an ordered tree can be normalised")
+    added = sorted(extra, key=lambda item: item[0].order)
+    at = 0
+    for entry, data in tree.items():
+        while at < len(added) and added[at][0].order < entry.order:
+            yield replace(added[at][0], mtime=epoch), added[at][1]
+            at += 1
+        if at < len(added) and added[at][0].path == entry.path:
+            over, at = added[at], at + 1
+            if over[0].kind is not Kind.DIRECTORY or entry.kind not in {Kind.DIRECTORY, Kind.SYMLINK}:
+                yield replace(over[0], mtime=epoch), over[1]
+                continue
+        yield replace(entry, mtime=epoch), data
+    for entry, data in added[at:]:
+        yield replace(entry, mtime=epoch), data
+
+
+def read_files(tree: Tree, wanted: Callable[[str], bool], limit_bytes: int) -> dict[str, bytes]:
+    """Return path and content of the files in `tree` whose path is `wanted`; hard links to such a file count too.
+
+    Raises:
+        LimitError: one of them is larger than `limit_bytes`.
+    """
+    found: dict[str, bytes] = {}
+    for entry, data in tree.items():
+        if entry.kind is Kind.HARDLINK and wanted(entry.path) and entry.target in found:
+            found[entry.path] = found[entry.target]
+        if entry.kind is not Kind.FILE or not wanted(entry.path):
+            continue
+        if entry.size > limit_bytes:
+            raise LimitError(f"/{entry.path} has {entry.size} bytes; at most {limit_bytes} are read")
+        found[entry.path] = b"".join(data)
+    return found

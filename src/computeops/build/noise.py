@@ -1,4 +1,8 @@
-"""What a Debian installation leaves behind that no program needs and that differs from one build to the next."""
+"""What a Debian installation leaves behind that no program needs and that differs from one build to the next.
+
+Nothing in `tmp` may be named here: mmdebstrap keeps there the configuration that holds apt to the new root until its
+own last step, which empties `tmp`. Without it, apt would work on the host's own lists.
+"""
 
 REMOVED = (
     "etc/*-",  # passwd-, group-, shadow-: copies of the state before the last change
@@ -8,7 +12,6 @@ REMOVED = (
     "etc/ssh/ssh_host_*",  # keys of a host must be its own
     "root/.cache",
     "run/*",
-    "tmp/*",
     "var/cache/apt/*",
     "var/cache/debconf/*-old",
     "var/cache/fontconfig/*",

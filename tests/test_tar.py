@@ -1,5 +1,6 @@
 """The normalised tar, read back by ourselves, by Python's tarfile and by tar; and what a hostile tar is answered."""
 
+import contextlib
 import io
 import shutil
 import subprocess
@@ -135,10 +136,8 @@ def test_broken_bytes_give_only_our_errors(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(good)))
-    try:
+    with contextlib.suppress(FormatError, LimitError):
         read(bytes(good[:cut]))
-    except (FormatError, LimitError) as error:
-        assert str(error)
 
 
 def test_too_deep_and_too_long_paths_are_refused() -> None:

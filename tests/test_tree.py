@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from computeops.errors import FormatError, LimitError
+from computeops.image.archive import TarFile
 from computeops.image.tar import write_tar
-from computeops.image.tarfile import TarFile
 from computeops.image.tree import Directory, Entry, Kind, Tree, normalised, read_files
 
 

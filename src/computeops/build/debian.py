@@ -13,7 +13,7 @@ from computeops import proc
 from computeops.build import apt, namespace, noise
 from computeops.build.model import Built, Job, Material, Pins, Place
 from computeops.errors import BuildError
-from computeops.image.tarfile import TarFile
+from computeops.image.archive import TarFile
 from computeops.recipe import Recipe
 
 _INSIDE = "/usr/src/computeops"

@@ -52,7 +52,7 @@ class Entry:
     """Text of a symbolic link, or the path of the entry that a hard link is another name of."""
     device: tuple[int, int] = (0, 0)
     """Major and minor number of a device."""
-    xattrs: Mapping[str, bytes] = field(default=_NO_XATTRS)
+    xattrs: Mapping[str, bytes] = field(default_factory=lambda: _NO_XATTRS)
 
     @property
     def order(self) -> tuple[bytes, ...]:

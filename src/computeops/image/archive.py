@@ -60,14 +60,14 @@ class _Links:
         return self._first.get(source, entry.path), source
 
     def _source(self, entry: Entry) -> str:
-        seen = set()
+        link, seen = entry, set[str]()
         while entry.kind is Kind.HARDLINK:
             if entry.target in seen or entry.target not in self._entries:
                 raise FormatError(f"/{entry.path}: a hard link to /{entry.target}, which is not in the archive")
             seen.add(entry.target)
             entry = self._entries[entry.target]
-        if entry.kind is Kind.DIRECTORY:
-            raise FormatError(f"/{entry.path}: a hard link to a folder")
+        if link is not entry and entry.kind is Kind.DIRECTORY:
+            raise FormatError(f"/{link.path}: a hard link to a folder")
         return entry.path
 
 

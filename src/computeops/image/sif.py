@@ -366,8 +366,8 @@ def add_signature(path: Path, data: bytes, fingerprint: bytes, time: int) -> Non
 def unsigned_digest(path: Path) -> Digest:
     """Return the sha256 of the SIF as it was before its signatures, which stand at the end, were appended.
 
-    Signing changes the table, the header's counts and time, and appends: undoing that in memory while the file is hashed
-    gives the digest that evidence names, whether the file was signed since or not.
+    Signing changes the table, the header's counts and time, and appends: undoing that in memory while the file is
+    hashed gives the digest that evidence names, whether the file was signed since or not.
     """
     sif = Sif.open(path)
     fields = list(_HEADER.unpack(sif.header))

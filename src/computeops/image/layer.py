@@ -1,0 +1,194 @@
+"""Compressed OCI layers, written deterministically and read within bounds.
+
+zstd with a fixed job size and at least one worker gives the same bytes for any number of threads. gzip is written by
+zlib in one stream, without name or time.
+"""
+
+import hashlib
+import io
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+from computeops.errors import FormatError, LimitError
+from computeops.limits import LIMITS, MIB
+from computeops.model import Digest
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
+ZSTD_LEVEL = 3
+GZIP_LEVEL = 6
+_JOB_BYTES = 4 * MIB
+_CHUNK = 1 * MIB
+_FREE_BYTES = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Descriptor of a layer, and the digest of its uncompressed tar."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    diff_id: Digest
+
+
+class LayerWriter:
+    """Takes the bytes of a tar, hashes and compresses them into `out`."""
+
+    def __init__(self, out: BinaryIO | None, *, compression: str = "zstd", threads: int = 0) -> None:
+        """`out`: where the compressed bytes go; None computes the digests only. `threads` 0: one per CPU."""
+        self._out = out
+        self._compression = compression
+        self._compressor: Any = _zstd(threads) if compression == "zstd" else _gzip()
+        self._plain, self._packed = hashlib.sha256(), hashlib.sha256()
+        self._size = 0
+        self._waiting = bytearray()
+
+    def write(self, block: bytes) -> None:
+        """Take the next bytes of the tar."""
+        self._waiting += block
+        if len(self._waiting) >= _CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        data = bytes(self._waiting)
+        self._waiting.clear()
+        self._plain.update(data)
+        self._put(self._compressor.compress(data))
+
+    def _put(self, packed: bytes) -> None:
+        self._packed.update(packed)
+        self._size += len(packed)
+        if self._out is not None:
+            self._out.write(packed)
+
+    def close(self) -> Layer:
+        """End the layer and return what it became."""
+        self._flush()
+        self._put(self._compressor.flush())
+        digest, diff_id = Digest("sha256", self._packed.hexdigest()), Digest("sha256", self._plain.hexdigest())
+        return Layer(f"{MEDIA_TYPE}+{self._compression}", digest, self._size, diff_id)
+
+
+def _zstd(threads: int) -> Any:
+    import os
+
+    wanted = zstd.CompressionParameter
+    return zstd.ZstdCompressor(
+        options={
+            wanted.compression_level: ZSTD_LEVEL,
+            wanted.nb_workers: threads or os.cpu_count() or 1,
+            wanted.job_size: _JOB_BYTES,
+            wanted.checksum_flag: 1,
+        }
+    )
+
+
+def _gzip() -> Any:
+    return zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31)
+
+
+def writer(compression: str) -> str:
+    """Return the recorded writer of layers: library, version and level."""
+    if compression == "zstd":
+        return f"libzstd {zstd.zstd_version} level {ZSTD_LEVEL}, jobs of {_JOB_BYTES // MIB} MiB"
+    return f"zlib {zlib.ZLIB_RUNTIME_VERSION} level {GZIP_LEVEL}"
+
+
+class _Plain(io.RawIOBase):
+    """Uncompressed bytes of a layer, checked against a bomb and, at the end, against its diff_id."""
+
+    def __init__(self, chunks: Iterator[bytes], expected: Digest | None) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+        self._expected = expected
+        self._known = hashlib.new(expected.algorithm) if expected else None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                self._verify()
+                return 0
+            if self._known:
+                self._known.update(chunk)
+            self._rest = memoryview(chunk)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def _verify(self) -> None:
+        if self._known and self._expected and self._known.hexdigest() != self._expected.hex:
+            raise FormatError(
+                f"a layer's content has {self._known.name}:{self._known.hexdigest()}, not {self._expected}"
+            )
+
+
+def plain(file: BinaryIO, *, diff_id: Digest | None = None) -> BinaryIO:
+    """Return the uncompressed bytes of the layer in `file`, whatever compresses it (gzip, zstd, nothing).
+
+    Raises while it is read:
+        FormatError: it is broken, or its content does not have `diff_id`.
+        LimitError: it unpacks to a suspicious multiple of its size.
+    """
+    head = file.read(4)
+    chunks = _inflated(file, head)
+    return cast("BinaryIO", io.BufferedReader(_Plain(chunks, diff_id), _CHUNK))
+
+
+def _inflated(file: BinaryIO, head: bytes) -> Iterator[bytes]:
+    if head[:2] == b"\x1f\x8b":
+        return _bounded(file, head, _new_gzip)
+    if head == b"\x28\xb5\x2f\xfd":
+        return _bounded(file, head, zstd.ZstdDecompressor)
+    return _as_it_is(file, head)
+
+
+def _new_gzip() -> Any:
+    from isal import igzip_lib
+
+    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+
+
+def _as_it_is(file: BinaryIO, head: bytes) -> Iterator[bytes]:
+    while head:
+        yield head
+        head = file.read(_CHUNK)
+
+
+def _bounded(file: BinaryIO, data: bytes, new: Any) -> Iterator[bytes]:
+    """Inflate frame after frame; output per step is bounded, so a bomb is seen before it fills the memory."""
+    packed, unpacked = len(data), 0
+    engine = new()
+    while True:
+        try:
+            out = engine.decompress(data, _CHUNK)
+        except (OSError, ValueError, EOFError, zlib.error, zstd.ZstdError, RuntimeError) as error:
+            raise FormatError(f"a layer cannot be decompressed: {error}") from error
+        unpacked += len(out)
+        if unpacked > _FREE_BYTES + packed * LIMITS.inflate_ratio or unpacked > LIMITS.image_bytes:
+            raise LimitError(f"a layer of {packed} bytes unpacks to more than {unpacked} bytes: it looks like a bomb")
+        if out:
+            yield out
+        data = b""
+        if engine.eof:
+            data = engine.unused_data.lstrip(b"\0") or file.read(_CHUNK).lstrip(b"\0")
+            if not data:
+                return
+            engine = new()
+        elif engine.needs_input:
+            data = file.read(_CHUNK)
+            packed += len(data)
+            if not data:
+                raise FormatError("a layer ends in the middle of its compressed data")

@@ -79,8 +79,8 @@ def runtime_files(
 def runscript(command: Sequence[str], programs: Sequence[str] = ()) -> str:
     """Return the script behind `run`.
 
-    With a command, arguments are the command's own, unless the first is the command itself, one of `programs` or a path:
-    then it is executed as it stands, as CWL runners expect. Without one, the arguments are what is executed.
+    With a command, arguments are the command's own, unless the first is the command itself, one of `programs` or a
+    path: then it is executed as it stands, as CWL runners expect. Without one, the arguments are what is executed.
     """
     if not command:
         return '#!/bin/sh\n[ $# -gt 0 ] || set -- /bin/sh\nexec "$@"\n'

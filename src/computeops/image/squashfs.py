@@ -24,7 +24,7 @@ def argv(out: Path, *, offset: int, compression: str, level: int, epoch: int | N
     `epoch`: seconds since 1970 of every file and of the filesystem; None keeps the files' own times.
     """
     time = str(epoch if epoch is not None else 0)
-    options = ["-quiet", "-no-progress", "-o", str(offset), "-b", str(BLOCK_SIZE), "-comp", compression]
+    options = ["-quiet", "-no-progress", "-force", "-o", str(offset), "-b", str(BLOCK_SIZE), "-comp", compression]
     options += ["-Xcompression-level", str(min(level, 9) if compression == "gzip" else level)]
     options += ["-mkfs-time", time, "-root-mode", "0755", "-root-uid", "0", "-root-gid", "0"]
     options += ["-default-mode", "0755", "-default-uid", "0", "-default-gid", "0"]

@@ -1,0 +1,264 @@
+"""The index of a hub: tables, and the two kinds of transaction. SQLite in WAL mode; the truth is in the blobs.
+
+Every write is committed with `synchronous=FULL`, so that what was answered 201 survives a crash.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+metadata = sa.MetaData()
+
+collections = sa.Table(
+    "collections",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("public", sa.Boolean, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+repositories = sa.Table(
+    "repositories",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("collection", sa.String, sa.ForeignKey("collections.name"), nullable=False, index=True),
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+_repository = "repositories.id"
+links = sa.Table(  # which repository may serve which blob
+    "links",
+    metadata,
+    sa.Column("repository", sa.Integer, sa.ForeignKey(_repository), primary_key=True),
+    sa.Column("digest", sa.String, primary_key=True, index=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+)
+manifests = sa.Table(
+    "manifests",
+    metadata,
+    sa.Column("repository", sa.Integer, sa.ForeignKey(_repository), primary_key=True),
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("media_type", sa.String, nullable=False),
+    sa.Column("artifact_type", sa.String, nullable=False),
+    sa.Column("subject", sa.String, nullable=False, index=True),
+    sa.Column("annotations", sa.JSON, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+parts = sa.Table(  # what a manifest consists of: nothing of it may be deleted while it stands
+    "parts",
+    metadata,
+    sa.Column("repository", sa.Integer, primary_key=True),
+    sa.Column("manifest", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, primary_key=True, index=True),
+)
+tags = sa.Table(
+    "tags",
+    metadata,
+    sa.Column("repository", sa.Integer, sa.ForeignKey(_repository), primary_key=True),
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False, index=True),
+    sa.Column("moved", sa.BigInteger, nullable=False),
+    sa.Column("retired", sa.Boolean, nullable=False),  # deleted: remembered, so that a version is never used again
+)
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("hash", sa.String, nullable=False, unique=True),
+    sa.Column("scopes", sa.JSON, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+)
+releases = sa.Table(
+    "releases",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("repository", sa.Integer, sa.ForeignKey(_repository), nullable=False),
+    sa.Column("tag", sa.String, nullable=False),
+    sa.Column("digest", sa.String, nullable=False, index=True),
+    sa.Column("version", sa.String, nullable=False),
+    sa.Column("variant", sa.String, nullable=False),
+    sa.Column("arch", sa.String, nullable=False),
+    sa.Column("image", sa.String, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("repository", "tag"),
+)
+recipes = sa.Table(
+    "recipes",
+    metadata,
+    sa.Column("repository", sa.Integer, sa.ForeignKey(_repository), primary_key=True),
+    sa.Column("subject", sa.String, primary_key=True),
+    sa.Column("about", sa.JSON, nullable=False),
+    sa.Column("files", sa.JSON, nullable=False),
+    sa.Column("words", sa.String, nullable=False),
+)
+evidence = sa.Table(
+    "evidence",
+    metadata,
+    sa.Column("repository", sa.Integer, sa.ForeignKey(_repository), primary_key=True),
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("subject", sa.String, nullable=False, index=True),
+    sa.Column("blob", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("passed", sa.Boolean),
+    sa.Column("signers", sa.JSON, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository that exists."""
+
+    id: int
+    name: str
+    public: bool
+
+
+class Database:
+    """Connections to the index, and the questions that more than one door asks."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = sa.create_engine(url)
+        sa.event.listen(self.engine, "connect", _pragmas)
+        sa.event.listen(self.engine, "begin", _begin)
+        self._writing = self.engine.execution_options(write=True)
+        metadata.create_all(self._writing)
+
+    @classmethod
+    def in_folder(cls, data: Path) -> "Database":
+        """Open, or begin, the index of the hub in the folder `data`."""
+        return cls(f"sqlite:///{data / 'hub.sqlite'}")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Give one consistent view."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Give the one writing transaction; it is durable when the block ends well, and gone otherwise."""
+        with self._writing.begin() as connection:
+            yield connection
+
+    def repository(self, name: str) -> Repository | None:
+        """Return the repository called `name`, whoever asks."""
+        query = sa.select(repositories.c.id, collections.c.public).join_from(repositories, collections)
+        with self.read() as connection:
+            row = connection.execute(query.where(repositories.c.name == name)).first()
+        return None if row is None else Repository(row.id, name, row.public)
+
+    def create_repository(self, name: str) -> Repository:
+        """Return the repository `name`, made now if it is new; a new collection is public."""
+        if (found := self.repository(name)) is not None:
+            return found
+        now = int(time.time())
+        collection = name.rpartition("/")[0]
+        with self.write() as connection:
+            upsert(connection, collections, {"name": collection, "public": True, "created": now}, keep=True)
+            upsert(
+                connection,
+                repositories,
+                {"name": name, "collection": collection, "created": now},
+                on=["name"],
+                keep=True,
+            )
+        made = self.repository(name)
+        assert made is not None
+        return made
+
+    def set_public(self, collection: str, *, public: bool) -> None:
+        """Make `collection` public or private, also before anything is pushed to it."""
+        row = {"name": collection, "public": public, "created": int(time.time())}
+        with self.write() as connection:
+            upsert(connection, collections, row, change=["public"])
+
+    def link(self, repository: Repository, digest: str, size: int) -> None:
+        """Let `repository` serve the blob `digest`."""
+        with self.write() as connection:
+            upsert(connection, links, {"repository": repository.id, "digest": digest, "size": size}, keep=True)
+
+    def linked(self, repository: Repository, digest: str) -> bool:
+        """Return whether `repository` may serve the blob `digest`."""
+        query = sa.select(links.c.size).where(links.c.repository == repository.id, links.c.digest == digest)
+        with self.read() as connection:
+            return connection.execute(query).first() is not None
+
+    def holders(self, digest: str) -> list[Repository]:
+        """Return the repositories that may serve the blob `digest`."""
+        query = (
+            sa.select(repositories.c.id, repositories.c.name, collections.c.public)
+            .join_from(links, repositories)
+            .join(collections)
+            .where(links.c.digest == digest)
+        )
+        with self.read() as connection:
+            return [Repository(row.id, row.name, row.public) for row in connection.execute(query)]
+
+    def manifest(self, repository: Repository, reference: str) -> sa.Row[Any] | None:
+        """Return the manifest with this tag or digest."""
+        query = sa.select(manifests).where(manifests.c.repository == repository.id)
+        if ":" in reference:
+            query = query.where(manifests.c.digest == reference)
+        else:
+            query = query.join(
+                tags, (tags.c.repository == manifests.c.repository) & (tags.c.digest == manifests.c.digest)
+            ).where(tags.c.name == reference, sa.not_(tags.c.retired))
+        with self.read() as connection:
+            return connection.execute(query).first()
+
+    def referrers(self, repository: Repository, subject: str) -> list[sa.Row[Any]]:
+        """Return the manifests whose subject is `subject`, oldest first."""
+        query = (
+            sa.select(manifests)
+            .where(manifests.c.repository == repository.id, manifests.c.subject == subject)
+            .order_by(manifests.c.created, manifests.c.digest)
+        )
+        with self.read() as connection:
+            return list(connection.execute(query))
+
+
+def upsert(
+    connection: sa.Connection,
+    table: sa.Table,
+    row: Mapping[str, Any],
+    *,
+    on: list[str] | None = None,
+    change: list[str] | None = None,
+    keep: bool = False,
+) -> None:
+    """Insert `row`; where its key (`on`, else the primary key) exists, keep the old row or change columns of it."""
+    key = on or [column.name for column in table.primary_key]
+    statement = insert(table).values(**row)
+    if keep:
+        connection.execute(statement.on_conflict_do_nothing(index_elements=key))
+        return
+    columns = change or [name for name in row if name not in key]
+    new = {name: statement.excluded[name] for name in columns}
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=new))
+
+
+def _pragmas(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin in `_begin`, not where the driver guesses
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    # IMMEDIATE: a reader that turns writer could find its view outdated and fail
+    write = connection.get_execution_options().get("write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -10,27 +10,9 @@ from computeops import __version__
 
 VERBS = {
     "build": "recipe",
-    "convert": "image",
-    "exec": "run",
-    "hub": "hub",
-    "inspect": "image",
-    "key": "evidence",
     "lint": "recipe",
     "lock": "recipe",
-    "login": "store",
-    "logout": "store",
-    "new": "recipe",
-    "pull": "store",
-    "push": "store",
-    "run": "run",
-    "sbom": "evidence",
     "schema": "recipe",
-    "search": "store",
-    "shell": "run",
-    "show": "store",
-    "sign": "evidence",
-    "test": "evidence",
-    "verify": "evidence",
 }
 """Verb to the module of `computeops.cli` that holds it, as a click command of the same name with `_command` behind."""
 

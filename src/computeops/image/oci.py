@@ -32,6 +32,18 @@ _DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 WRITER = "org.computeops.writer"
 """Annotation of a manifest: what compressed its layers."""
+
+# What refers to an image in a registry (manifest.md, "Guidelines for Artifact Usage"): a manifest with this
+# artifactType and the image's manifest as its subject. Each layer is one file, named by the annotation
+# org.opencontainers.image.title.
+SIF_ARTIFACT = "application/vnd.sylabs.sif.layer.v1.sif"
+RECIPE_ARTIFACT = "application/vnd.computeops.recipe.v1"
+SOURCES_ARTIFACT = "application/vnd.computeops.sources.v1"
+EVIDENCE_ARTIFACT = "application/vnd.in-toto+json"
+ENVELOPE = "application/vnd.dsse.envelope.v1+json"
+"""Media type of the one layer of an evidence artifact."""
+PREDICATE_TYPE = "in-toto.io/predicate-type"
+"""Annotation of an evidence artifact and of its layer: the kind of evidence."""
 _INDEX_DEPTH = 4
 
 

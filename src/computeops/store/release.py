@@ -1,0 +1,101 @@
+"""A release on disk: an image in its forms, and beside it a folder with its recipe, sources and evidence.
+
+samtools-1.21.sif              the image for Apptainer
+samtools-1.21.oci/             the same image as an OCI layout
+samtools-1.21.release/
+    recipe/                    computeops.toml, computeops.lock and the build file
+    sources/                   what the recipe names under [[sources]], as it was fetched
+    evidence/KIND-DIGEST.dsse.json
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from computeops.errors import FormatError, LimitError
+from computeops.limits import LIMITS
+from computeops.model import Digest, Signed
+
+_SUFFIXES = (".sif", ".oci", ".oci.tar", ".tar")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Where the parts of one release lie; any of them may be missing."""
+
+    stem: Path
+    """Path of the image without its suffix."""
+
+    @classmethod
+    def beside(cls, image: Path) -> Self:
+        """Return the release of the image file or layout at `image`."""
+        for suffix in _SUFFIXES:
+            if image.name.endswith(suffix) and image.name != suffix:
+                return cls(image.with_name(image.name.removesuffix(suffix)))
+        return cls(image)
+
+    @property
+    def sif(self) -> Path:
+        """The image as a SIF."""
+        return self._named(".sif")
+
+    @property
+    def layout(self) -> Path:
+        """The image as an OCI layout."""
+        return self._named(".oci")
+
+    @property
+    def folder(self) -> Path:
+        """What is not the image."""
+        return self._named(".release")
+
+    def _named(self, suffix: str) -> Path:
+        return self.stem.with_name(self.stem.name + suffix)
+
+    def files(self, part: str) -> Mapping[str, Path]:
+        """Return name and path of the files of `part`: recipe, sources or evidence; in the order of their names."""
+        folder = self.folder / part
+        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        return {path.name: path for path in found if path.is_file() and not path.name.startswith(".")}
+
+    def evidence(self) -> list[Signed]:
+        """Return every envelope of the release, unverified.
+
+        Raises:
+            FormatError: a file is no DSSE envelope; LimitError: it is too large.
+        """
+        return [_envelope(path) for path in self.files("evidence").values()]
+
+    def add_evidence(self, kind: str, signed: Signed) -> Path:
+        """Write an envelope; one with the same payload is replaced. `kind`: a word for the file's name."""
+        name = f"{kind}-{Digest.of(signed.payload).short}.dsse.json"
+        return self.add("evidence", name, json.dumps(signed.as_json()).encode())
+
+    def add(self, part: str, name: str, data: bytes) -> Path:
+        """Write a small file of `part`, whole or not at all, and return its path."""
+        folder = self.folder / part
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".new-", delete=False) as new:
+            try:
+                new.write(data)
+                new.flush()
+                os.fsync(new.fileno())
+                os.fchmod(new.fileno(), 0o644)
+                Path(new.name).replace(folder / name)
+            except BaseException:
+                Path(new.name).unlink(missing_ok=True)
+                raise
+        return folder / name
+
+
+def _envelope(path: Path) -> Signed:
+    if path.stat().st_size > LIMITS.evidence_bytes:
+        raise LimitError(f"{path} is larger than {LIMITS.evidence_bytes} bytes")
+    try:
+        return Signed.from_json(json.loads(path.read_bytes()))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path} is no evidence: {error}") from error

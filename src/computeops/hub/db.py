@@ -76,29 +76,45 @@ tokens = sa.Table(
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
 )
-releases = sa.Table(
+releases = sa.Table(  # one row for each image that a tag offers: an index of two architectures has two
     "releases",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", sa.Integer, primary_key=True),  # grows with the time of publication: newest first is by id
     sa.Column("repository", sa.Integer, sa.ForeignKey(_repository), nullable=False),
     sa.Column("tag", sa.String, nullable=False),
-    sa.Column("digest", sa.String, nullable=False, index=True),
+    sa.Column("target", sa.String, nullable=False, index=True),  # what the tag points to: the manifest or an index
+    sa.Column("digest", sa.String, nullable=False, index=True),  # the manifest of the image
     sa.Column("version", sa.String, nullable=False),
     sa.Column("variant", sa.String, nullable=False),
     sa.Column("arch", sa.String, nullable=False),
     sa.Column("image", sa.String, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("summary", sa.String, nullable=False),
+    sa.Column("license", sa.String, nullable=False),
+    sa.Column("domains", sa.JSON, nullable=False),
     sa.Column("created", sa.BigInteger, nullable=False),
-    sa.UniqueConstraint("repository", "tag"),
+    sa.UniqueConstraint("repository", "tag", "digest"),
+    sa.Index("release_versions", "repository", "version"),
+    sqlite_autoincrement=True,  # an id is never used again, so that it can be the cursor of a list
 )
-recipes = sa.Table(
+# The words of a release, row for row of `releases`; searched by the expressions of https://sqlite.org/fts5.html
+words = sa.table("words", *(sa.column(c) for c in ("rowid", "name", "collection", "version", "domains", "summary")))
+sa.event.listen(
+    metadata,
+    "after_create",
+    sa.DDL(
+        "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(name, collection, version, domains, summary,"
+        " tokenize='unicode61 remove_diacritics 2', prefix='1 2 3')"
+    ),
+)
+recipes = sa.Table(  # the recipe of an image: the first that was pushed
     "recipes",
     metadata,
     sa.Column("repository", sa.Integer, sa.ForeignKey(_repository), primary_key=True),
     sa.Column("subject", sa.String, primary_key=True),
-    sa.Column("about", sa.JSON, nullable=False),
-    sa.Column("files", sa.JSON, nullable=False),
-    sa.Column("words", sa.String, nullable=False),
+    sa.Column("about", sa.JSON, nullable=False),  # the tables of computeops.toml; empty where it is broken
+    sa.Column("fault", sa.String, nullable=False),  # why it is broken
+    sa.Column("files", sa.JSON, nullable=False),  # name, digest and size of each
 )
 evidence = sa.Table(
     "evidence",
@@ -110,6 +126,7 @@ evidence = sa.Table(
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("passed", sa.Boolean),
     sa.Column("signers", sa.JSON, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),  # a few words and numbers of the predicate
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("created", sa.BigInteger, nullable=False),
 )

@@ -21,6 +21,12 @@ class Limits:
     """An OCI image config, or a JSON object inside a SIF."""
     evidence_bytes: int = 64 * MIB
     """One DSSE envelope; SBOMs of large images reach tens of MiB."""
+    key_bytes: int = 256 * KIB
+    """One key of a keyring, both halves."""
+    signatures: int = 64
+    """Signatures of one envelope."""
+    sif_signature_bytes: int = 4 * MIB
+    """One signature object of a SIF; it lists two digests for each object."""
     json_depth: int = 64
     """Nesting of any JSON document."""
     layers: int = 512
@@ -47,6 +53,20 @@ class Limits:
     """Silence on a connection before it is given up."""
     json_answer_bytes: int = 64 * MIB
     """A JSON answer of a hub or registry."""
+    token_answer_bytes: int = 256 * KIB
+    """The answer of a registry's token endpoint."""
+    referrers: int = 4096
+    """Manifests that refer to one image: its SIF, recipe, sources and evidence."""
+    evidence_total_bytes: int = 1 * GIB
+    """All evidence of one image."""
+    search_chars: int = 256
+    """What people type into a search."""
+    page_rows: int = 100
+    """Entries of one page of a list."""
+    about_chars: int = 2000
+    """One text of a recipe or evidence, where the hub shows it; the file itself is kept whole."""
+    shown_bytes: int = 256 * KIB
+    """A file that the portal shows as text; larger ones can only be downloaded."""
 
 
 LIMITS = Limits()

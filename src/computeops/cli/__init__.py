@@ -10,6 +10,7 @@ from computeops import __version__
 
 VERBS = {
     "build": "recipe",
+    "key": "key",
     "lint": "recipe",
     "lock": "recipe",
     "schema": "recipe",

@@ -160,7 +160,7 @@ class Evidence:
     def passed(self) -> bool | None:
         """The verdict, for kinds that have one (in-toto Test Result's `result`); None for the others."""
         result = self.predicate.get("result")
-        return None if result is None else result in {"PASSED", "WARNED"}
+        return None if result is None else result in ("PASSED", "WARNED")  # a tuple: JSON lists have no hash
 
 
 @dataclass(frozen=True, slots=True)

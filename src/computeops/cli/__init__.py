@@ -11,6 +11,7 @@ from computeops import __version__
 VERBS = {
     "build": "recipe",
     "key": "key",
+    "hub": "hub",
     "lint": "recipe",
     "lock": "recipe",
     "schema": "recipe",

@@ -11,6 +11,7 @@ repository, `collection/*` for all in it, or `*`.
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import os
@@ -19,19 +20,22 @@ import secrets
 import string
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import sqlalchemy as sa
 
-from computeops.errors import LoginError, UsageError, did_you_mean
+from computeops.errors import LoginError, StorageError, UsageError, did_you_mean
 from computeops.hub.db import Database, Repository, tokens
 
 ACTIONS = ("pull", "push", "delete")
 SESSION_SECONDS = 3600
+_SESSION = "copss."
+_NOBODY = "0"
 _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 209
+_KEY_BYTES = 32
 _PATTERN = re.compile(r"\*|[a-z0-9][a-z0-9._/-]*(/\*)?")
 _DAY = 24 * 3600
 _MAX_DAYS = 3650
@@ -76,6 +80,8 @@ class Caller:
     name: str = ""
     scopes: tuple[Scope, ...] = ()
     token: int = 0
+    expires: float = float("inf")
+    """When the token ends, seconds since 1970."""
 
     def may(self, action: str, repository: str) -> bool:
         """Return whether a scope of this caller covers `action` on `repository`."""
@@ -123,6 +129,12 @@ class Auth:
         Raises:
             LoginError: a token that is wrong, expired or revoked: never silently "anyone".
         """
+        caller = self._database.remember(("caller", authorization), lambda: self._caller(authorization))
+        if caller.expires < time.time():
+            raise LoginError("the token has expired", hint="log in again")
+        return caller
+
+    def _caller(self, authorization: str) -> Caller:
         kind, _, value = authorization.strip().partition(" ")
         value = value.strip()
         if not value:  # also Apptainer's empty `Bearer `
@@ -131,11 +143,11 @@ class Auth:
             value = _password(value)
         elif kind.lower() != "bearer":
             raise LoginError(f"unknown kind of authorization: {kind[:20]!r}")
-        return self._of_session(value) if value.startswith("copss.") else self._of_token(value)
+        return self._of_session(value) if value.startswith(_SESSION) else self._of_token(value)
 
     def session(self, caller: Caller) -> str:
         """Return a session token of `caller`, good for `SESSION_SECONDS`."""
-        text = f"copss.{caller.token}.{int(time.time()) + SESSION_SECONDS}"
+        text = f"{_SESSION}{caller.token}.{int(time.time()) + SESSION_SECONDS}"
         return f"{text}.{self._sign(text)}"
 
     def _of_token(self, token: str) -> Caller:
@@ -145,17 +157,16 @@ class Auth:
         text, _, signature = session.rpartition(".")
         if not hmac.compare_digest(self._sign(text).encode(), signature.encode()):
             raise LoginError("the session is not valid", hint="log in again")
-        _, token, end = text.split(".")
-        if int(end) < time.time():
-            raise LoginError("the session has ended", hint="log in again")
-        return ANYONE if token == "0" else self._find(tokens.c.id == int(token))  # noqa: S105  an id
+        identity, _, end = text.removeprefix(_SESSION).partition(".")
+        caller = ANYONE if identity == _NOBODY else self._find(tokens.c.id == int(identity))
+        return replace(caller, expires=min(caller.expires, float(end)))
 
     def _find(self, condition: sa.ColumnElement[bool]) -> Caller:
         with self._database.read() as connection:
             row = connection.execute(sa.select(tokens).where(condition)).first()
-        if row is None or row.expires < time.time():
-            raise LoginError("the token is not valid or has expired", hint="ask the hub's operator for a new token")
-        return Caller(row.name, tuple(Scope.parse(text) for text in row.scopes), row.id)
+        if row is None:
+            raise LoginError("the token is not valid", hint="ask the hub's operator for a new one")
+        return Caller(row.name, tuple(Scope.parse(text) for text in row.scopes), row.id, row.expires)
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
@@ -180,11 +191,17 @@ def _hash(token: str) -> str:
 
 
 def _key(path: Path) -> bytes:
-    """Return the hub's secret key; the first caller makes it."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(32))
-    return path.read_bytes()
+    """Return the hub's secret key; the first caller makes it, and it appears whole."""
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was first
+            path.hardlink_to(temporary)
+        temporary.unlink()
+    key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise StorageError(f"{path} is damaged", hint="remove it; everyone's session ends, no token does")
+    return key

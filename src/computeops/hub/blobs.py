@@ -10,8 +10,10 @@ import secrets
 import shutil
 import time
 from asyncio import to_thread
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
 from computeops.limits import LIMITS
@@ -93,26 +95,38 @@ class Blobs:
         known = identity.isalnum() and len(identity) == 32 and (folder / "repository").is_file()
         if not known or (folder / "repository").read_text() != repository:
             raise NotFoundError("no such upload; it may be finished, cancelled or too old")
-        return self._open.setdefault(identity, Upload(folder, self._limit))
+        found = self._open.get(identity)
+        return found or self._open.setdefault(identity, Upload(folder, self._limit))
 
     def finish(self, upload: "Upload", digest: Digest) -> int:
         """Make the upload the blob `digest`, durably, and return its size in bytes; the upload ends in any case.
 
         Raises:
             FormatError: its content has another digest.
+            ConflictError: another request is adding to it; then it goes on.
         """
-        try:
-            if upload.digest(digest.algorithm) != digest:
-                raise FormatError(f"the content is not {digest}", hint="upload it again")
-            with upload.data.open("rb") as file:
-                os.fsync(file.fileno())
-            self._publish(upload.data, digest)
-            return upload.offset
-        finally:
-            self.cancel(upload)
+        with upload.claimed():
+            try:
+                if upload.digest(digest.algorithm) != digest:
+                    raise FormatError(f"the content is not {digest}", hint="upload it again")
+                if self.size(digest) is None:
+                    with upload.data.open("rb") as file:
+                        os.fsync(file.fileno())
+                    self._publish(upload.data, digest)
+                return upload.offset
+            finally:
+                self._forget(upload)
 
     def cancel(self, upload: "Upload") -> None:
-        """Forget the upload and what it holds."""
+        """Forget the upload and what it holds.
+
+        Raises:
+            ConflictError: another request is adding to it.
+        """
+        with upload.claimed():
+            self._forget(upload)
+
+    def _forget(self, upload: "Upload") -> None:
         self._open.pop(upload.id, None)
         shutil.rmtree(upload.folder, ignore_errors=True)
 
@@ -131,10 +145,11 @@ class Blobs:
             return
         self._swept = now
         for left in self._uploads.iterdir():
-            data = left / "data" if left.is_dir() else left
-            if data.exists() and now - data.stat().st_mtime > _STALE_SECONDS:
-                self._open.pop(left.name, None)
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+            data = left / "data"
+            with suppress(FileNotFoundError):  # finished in this moment
+                if now - (data if data.exists() else left).stat().st_mtime > _STALE_SECONDS:
+                    self._open.pop(left.name, None)
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 class Upload:
@@ -144,7 +159,7 @@ class Upload:
         self.folder, self.id, self.data = folder, folder.name, folder / "data"
         self.offset = self.data.stat().st_size
         self._limit = limit_bytes
-        self._busy = False
+        self._lock = Lock()
         self._hash = hashlib.sha256() if self.offset == 0 else None  # None: after a restart, hashed at the end
 
     async def append(self, chunks: AsyncIterator[bytes]) -> None:
@@ -154,24 +169,34 @@ class Upload:
             ConflictError: another request is adding to it.
             LimitError: it is larger than a blob may be.
         """
-        if self._busy:
-            raise ConflictError("another request is writing to this upload")
-        self._busy = True
-        waiting = bytearray()
-        try:
-            async for chunk in chunks:
-                waiting += chunk
-                if self.offset + len(waiting) > self._limit:
-                    raise LimitError(f"a blob may have at most {self._limit} bytes")
-                if len(waiting) >= _FLUSH:
-                    full, waiting = waiting, bytearray()
-                    await to_thread(self._write, full)
-        finally:
+        with self.claimed():
+            waiting = bytearray()
             try:
+                async for chunk in chunks:
+                    waiting += chunk
+                    if self.offset + len(waiting) > self._limit:
+                        waiting.clear()
+                        raise LimitError(f"a blob may have at most {self._limit} bytes")
+                    if len(waiting) >= _FLUSH:
+                        full, waiting = waiting, bytearray()
+                        await to_thread(self._write, full)
+            finally:
                 if waiting:
                     await to_thread(self._write, waiting)
-            finally:
-                self._busy = False
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other requests from changing the upload.
+
+        Raises:
+            ConflictError: one is changing it now.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise ConflictError("another request is writing to this upload")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def digest(self, algorithm: str) -> Digest:
         """Return the digest of what is there."""

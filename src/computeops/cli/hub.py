@@ -1,0 +1,55 @@
+"""The verbs of a hub: serve, token."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+_DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder with everything that the hub keeps; made if it is missing.",
+)
+
+
+@click.group()
+def hub_command() -> None:
+    """Serve releases to others: an OCI registry, a Library API for Apptainer and a portal in one process."""
+
+
+@hub_command.command("serve")
+@_DATA
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free port.")
+@click.option("--external-url", default="", help="https:// address of the proxy in front, as users type it.")
+@click.option("--tls-cert", type=click.Path(path_type=Path, exists=True), help="Certificate chain in PEM.")
+@click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="Its private key in PEM.")
+def serve_command(
+    data: Path, host: str, port: int, external_url: str, tls_cert: Path | None, tls_key: Path | None
+) -> None:
+    """Serve the hub in the folder --data until it is told to stop.
+
+    Example: computeops hub serve --data /srv/hub --port 8080
+    """
+    from computeops.hub.serve import Place, serve
+
+    place = Place(host=host, port=port, external=external_url, certificate=tls_cert, key=tls_key)
+    serve(data, place, ready=click.echo)
+
+
+@hub_command.command("token")
+@_DATA
+@click.option("--name", required=True, help="Who will use it.")
+@click.option("--scope", "scopes", multiple=True, required=True, help="pull:, push: or delete: and *, bio/* or bio/x.")
+@click.option("--days", default=365, show_default=True, type=int, help="How long it is valid.")
+def token_command(data: Path, name: str, scopes: Sequence[str], days: int) -> None:
+    """Print a new token; it is shown this once.
+
+    Example: computeops hub token --data /srv/hub --name ada --scope push:bio/samtools
+    """
+    from computeops.hub.auth import Scope
+    from computeops.hub.state import Hub
+
+    parsed = [Scope.parse(text) for text in scopes]
+    click.echo(Hub.open(data).auth.issue(name, parsed, days=days))

@@ -1,0 +1,101 @@
+"""The wiring of a hub: which door a request goes through, and in which shape an error leaves it.
+
+    /v2/<repository>/...                  registry   OCI distribution 1.1
+    /auth/token                           login      the token endpoint of Docker's protocol
+    /v1/... /v2/imagefile/... /version    library    the Library API of Apptainer and SingularityCE
+    /pks/...                              keys       HKP
+    /api/v1/...                           api        our own JSON
+    everything else                       portal     HTML for people
+
+The registry is an ASGI application of its own, because its reads are the hub's hot path; the others are Starlette
+routes.
+"""
+
+import logging
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from computeops.errors import ComputeOpsError, NotFoundError, StorageError, UsageError
+from computeops.hub.registry import Registry
+from computeops.hub.shapes import answer
+from computeops.hub.state import Hub
+
+_log = logging.getLogger(__name__)
+_DOORS = ("login", "library", "keys", "api", "portal")
+
+
+def create_app(data: Path, *, base: str = "") -> ASGIApp:
+    """Return the hub in the folder `data` as an ASGI application. `base`: its address, where it knows it."""
+    hub = Hub.open(data, base=base)
+    return _App(hub, Registry(hub), Router(_routes(hub)))
+
+
+def _routes(hub: Hub) -> list[Route]:
+    found: list[Route] = []
+    for door in _DOORS:
+        if find_spec(f"computeops.hub.{door}") is not None:
+            found += import_module(f"computeops.hub.{door}").routes(hub)
+    return found
+
+
+class _App:
+    def __init__(self, hub: Hub, registry: ASGIApp, others: ASGIApp) -> None:
+        self._hub, self._registry, self._others = hub, registry, others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._hub.database.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = False
+
+        async def watched(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        door = self._registry if _is_registry(scope["path"]) else self._others
+        try:
+            await door(scope, receive, watched)
+        except ClientDisconnect:
+            return  # nobody is left to answer
+        except Exception as error:
+            if began:
+                raise  # the answer is under way: breaking the connection is all that is left to say
+            await answer(self._hub, Request(scope), _known(error))(scope, receive, send)
+
+
+def _is_registry(path: str) -> bool:
+    return (path.startswith("/v2/") and not path.startswith(("/v2/imagefile/", "/v2/tags/"))) or path == "/v2"
+
+
+def _known(error: Exception) -> ComputeOpsError:
+    """Return `error` as one of ours; what is none is a bug, logged for the operator and not shown."""
+    if isinstance(error, ComputeOpsError):
+        if error.status >= 500:
+            _log.error("%s", error.message)
+        return error
+    if isinstance(error, HTTPException):
+        known = NotFoundError("no such page") if error.status_code == 404 else UsageError(str(error.detail))
+        known.status = error.status_code
+        return known
+    if isinstance(error, OSError):
+        _log.error("storage: %s", error)
+        return StorageError("the hub cannot store or read this now", hint="ask its operator")
+    _log.error("a bug", exc_info=error)
+    return ComputeOpsError("the hub failed; its log says why", hint="ask its operator")

@@ -1,0 +1,426 @@
+"""The OCI registry: distribution-spec 1.1 (https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md).
+
+Reads of manifests and blobs are the hub's hot path and go from the ASGI scope to the answer without a framework.
+`end-1` ... are the specification's own names of the endpoints.
+"""
+
+import re
+from asyncio import to_thread
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, quote
+
+import sqlalchemy as sa
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
+from computeops.hub import catalogue, manifests, sifs
+from computeops.hub.auth import challenge
+from computeops.hub.blobs import Upload
+from computeops.hub.db import Repository
+from computeops.hub.manifests import Manifest
+from computeops.hub.send import send_bytes, send_file
+from computeops.hub.shapes import OciError
+from computeops.hub.state import Hub, header
+from computeops.image import oci
+from computeops.limits import LIMITS
+from computeops.model import Digest
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})+")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_PATH = re.compile(r"/v2/(?P<name>.+?)/(?P<door>manifests|blobs|referrers|tags)/(?P<rest>.+)", re.DOTALL)
+_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/.*)?")
+_NAME_LENGTH = 255
+_UPLOADS = "uploads/"
+_PAGE = 1000
+_FILTERED = "artifactType"
+RESERVED = frozenset({"api", "assets", "auth", "imagefile", "pks", "static", "tags", "v1", "v2", "version"})
+"""First components that repositories cannot have, because the hub's own paths begin with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One request to a repository."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    name: str
+    rest: str
+    """The path behind `/manifests/` and the like."""
+
+    @property
+    def method(self) -> str:
+        return str(self.scope["method"])
+
+    def query(self, key: str) -> list[str]:
+        """Return the values of `key` in the query string."""
+        raw = self.scope["query_string"]
+        return parse_qs(raw.decode("latin-1"), keep_blank_values=True).get(key, []) if raw else []
+
+    def one(self, key: str) -> str:
+        """Return the first value of `key` in the query string, else an empty text."""
+        return next(iter(self.query(key)), "")
+
+    async def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+        await send_bytes(self.scope, self.send, status, headers or {}, body)
+
+
+class Registry:
+    """The ASGI application under `/v2/`."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._doors: dict[str, Callable[[_Call], Awaitable[None]]] = {
+            "manifests": self._manifests,
+            "blobs": self._blobs,
+            "referrers": self._referrers,
+            "tags": self._tags,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path = scope["path"]
+        match = _PATH.fullmatch(path)
+        if match is not None:
+            await self._doors[match["door"]](_Call(scope, receive, send, match["name"], match["rest"]))
+        elif path in {"/v2", "/v2/"}:
+            await self._ping(scope, send)
+        else:
+            raise OciError("NAME_UNKNOWN", 404, "no such endpoint")
+
+    async def _ping(self, scope: Scope, send: Send) -> None:
+        """end-1. Who says nothing is asked for a token: else clients with a password would never send it."""
+        self._hub.caller(scope)
+        if not header(scope, b"authorization"):
+            raise self._unauthorized(scope)
+        headers = {"content-type": "application/json", "docker-distribution-api-version": "registry/2.0"}
+        await send_bytes(scope, send, 200, headers, b"{}")
+
+    # who may
+
+    def _readable(self, call: _Call) -> Repository:
+        """Return the repository, for the eyes of a caller who may read it; nobody else learns whether it exists."""
+        caller = self._hub.caller(call.scope)
+        database = self._hub.database
+        found = database.remember(("repository", call.name), lambda: database.repository(call.name))
+        if found is not None and caller.sees(found):
+            return found
+        if not header(call.scope, b"authorization"):
+            raise self._unauthorized(call.scope, call.name)
+        raise OciError("NAME_UNKNOWN", 404, f"no repository {call.name[:_NAME_LENGTH]}")
+
+    def _require(self, call: _Call, action: str) -> None:
+        """Refuse a caller who may not `action`, and names that no repository can have."""
+        if not _NAME.fullmatch(call.name) or len(call.name) > _NAME_LENGTH:
+            raise OciError("NAME_INVALID", 400, "a repository is called collection/name, in lower case")
+        if call.name.partition("/")[0] in RESERVED:
+            raise OciError("NAME_INVALID", 400, f"the hub keeps the name {call.name.partition('/')[0]!r} for itself")
+        caller = self._hub.caller(call.scope)
+        if caller.may(action, call.name):
+            return
+        if not caller.name:
+            raise self._unauthorized(call.scope, call.name, f"pull,{action}")
+        raise OciError("DENIED", 403, f"{caller.name} may not {action} to {call.name}")
+
+    def _unauthorized(self, scope: Scope, name: str = "", actions: str = "pull") -> OciError:
+        asked = challenge(self._hub.url(scope), name if _NAME.fullmatch(name) else "", actions)
+        return OciError("UNAUTHORIZED", 401, "a token is needed", headers={"WWW-Authenticate": asked})
+
+    # manifests
+
+    async def _manifests(self, call: _Call) -> None:
+        if call.method in {"GET", "HEAD"}:
+            await self._get_manifest(call)
+        elif call.method == "PUT":
+            await self._put_manifest(call)
+        elif call.method == "DELETE":
+            await self._delete_manifest(call)
+        else:
+            raise _unsupported(call)
+
+    async def _get_manifest(self, call: _Call) -> None:
+        """end-3."""
+        repository, reference = self._readable(call), call.rest
+        database = self._hub.database
+
+        def find() -> tuple[dict[str, str], bytes] | None:
+            row = database.manifest(repository, reference)
+            return None if row is None else (_manifest_headers(row.media_type, row.digest), row.body)
+
+        found = database.remember(("manifest", repository.id, reference), find, _weight)
+        if found is None and reference.endswith(sifs.SUFFIX):
+            row = await to_thread(sifs.manifest_of, self._hub, repository, reference.removesuffix(sifs.SUFFIX))
+            found = _manifest_headers(row.media_type, row.digest), row.body
+        if found is None:
+            raise OciError("MANIFEST_UNKNOWN", 404, f"{call.name} has no manifest {reference[:200]!r}")
+        headers, body = found
+        if header(call.scope, b"if-none-match") == headers["etag"]:
+            await call.answer(304, {"etag": headers["etag"], "docker-content-digest": headers["docker-content-digest"]})
+        else:
+            await call.answer(200, headers, body)
+
+    async def _put_manifest(self, call: _Call) -> None:
+        """end-7."""
+        self._require(call, "push")
+        try:
+            expected = Digest.parse(call.rest) if ":" in call.rest else None
+        except FormatError as error:
+            raise OciError("DIGEST_INVALID", 400, error.message) from error
+        names = tuple(call.query("tag")) if expected else (call.rest,)
+        if not all(_TAG.fullmatch(name) for name in names):
+            raise OciError("MANIFEST_INVALID", 400, "a tag has 1 to 128 letters, digits, _ . and -")
+        body = await _body(call, LIMITS.manifest_bytes)
+        digest = Digest.of(body, expected.algorithm if expected else "sha256")
+        if expected not in {None, digest}:
+            raise OciError("DIGEST_INVALID", 400, f"the manifest is {digest}, not {expected}")
+        manifest = Manifest.read(body, digest, header(call.scope, b"content-type"))
+        repository = await to_thread(self._store, call.name, manifest, names)
+        headers = {"location": f"/v2/{call.name}/manifests/{digest}", "docker-content-digest": str(digest)}
+        if manifest.subject:
+            headers["oci-subject"] = manifest.subject
+        if expected and names:
+            headers["oci-tag"] = ", ".join(names)
+        for name in names or ("",):
+            await to_thread(catalogue.manifest_pushed, self._hub, repository, str(digest), name)
+        await call.answer(201, headers)
+
+    def _store(self, name: str, manifest: Manifest, names: tuple[str, ...]) -> Repository:
+        repository = self._hub.database.create_repository(name)
+        manifests.put(self._hub.database, repository, manifest, names)
+        return repository
+
+    async def _delete_manifest(self, call: _Call) -> None:
+        """end-9: by digest the manifest and its tags, by tag the tag only."""
+        self._require(call, "delete")
+        repository, by_digest = self._readable(call), ":" in call.rest
+        delete = manifests.delete if by_digest else manifests.untag
+        if not await to_thread(delete, self._hub.database, repository, call.rest):
+            raise OciError("MANIFEST_UNKNOWN", 404, f"{call.name} has no manifest {call.rest[:200]!r}")
+        digest, tag = (call.rest, "") if by_digest else ("", call.rest)
+        await to_thread(catalogue.removed, self._hub, repository, digest, tag)
+        await call.answer(202)
+
+    # blobs
+
+    async def _blobs(self, call: _Call) -> None:
+        if call.rest == _UPLOADS or call.rest == _UPLOADS[:-1]:
+            await self._begin(call)
+        elif call.rest.startswith(_UPLOADS):
+            await self._upload(call)
+        elif call.method in {"GET", "HEAD"}:
+            await self._get_blob(call)
+        elif call.method == "DELETE":
+            await self._delete_blob(call)
+        else:
+            raise _unsupported(call)
+
+    async def _get_blob(self, call: _Call) -> None:
+        """end-2."""
+        repository, digest = self._readable(call), _digest(call.rest)
+        database = self._hub.database
+        size = database.remember(("blob", repository.id, call.rest), lambda: database.linked(repository, call.rest))
+        if size is None:
+            raise OciError("BLOB_UNKNOWN", 404, f"{call.name} has no blob {digest}")
+        headers = {
+            "content-type": "application/octet-stream",
+            "docker-content-digest": call.rest,
+            "etag": f'"{call.rest}"',
+            "cache-control": "max-age=31536000, immutable" if repository.public else "private",
+            "x-content-type-options": "nosniff",
+        }
+        await send_file(call.scope, call.send, self._hub.blobs.path(digest), size, headers)
+
+    async def _delete_blob(self, call: _Call) -> None:
+        """end-10."""
+        self._require(call, "delete")
+        digest = str(_digest(call.rest))
+        if not await to_thread(manifests.unlink, self._hub.database, self._readable(call), digest):
+            raise OciError("BLOB_UNKNOWN", 404, f"{call.name} has no blob {digest}")
+        await call.answer(202)
+
+    async def _begin(self, call: _Call) -> None:
+        """end-4a, end-4b, end-11: begin an upload, send a whole blob, or mount one from another repository."""
+        if call.method != "POST":
+            raise _unsupported(call)
+        self._require(call, "push")
+        if mount := call.one("mount"):
+            digest = _digest(mount)
+            if await to_thread(self._mount, call, digest):
+                await call.answer(201, _blob_headers(call.name, digest))
+                return
+        whole = _digest(call.one("digest")) if call.query("digest") else None
+        upload = await to_thread(self._hub.blobs.begin, call.name)
+        if whole:
+            await self._append(call, upload)
+            await self._finish(call, upload, whole)
+        else:
+            await call.answer(202, _upload_headers(call.name, upload))
+
+    def _mount(self, call: _Call, digest: Digest) -> bool:
+        """Link the blob if a repository that the caller may read has it."""
+        caller, database = self._hub.caller(call.scope), self._hub.database
+        visible = [one for one in database.holders(str(digest)) if caller.sees(one)]
+        size = self._hub.blobs.size(digest)
+        if not visible or size is None:
+            return False
+        database.link(database.create_repository(call.name), str(digest), size)
+        return True
+
+    async def _upload(self, call: _Call) -> None:
+        """end-5, end-6, end-13, and the cancellation of an upload."""
+        self._require(call, "push")
+        try:
+            upload = self._hub.blobs.upload(call.rest.removeprefix(_UPLOADS), call.name)
+        except NotFoundError as error:
+            raise OciError("BLOB_UPLOAD_UNKNOWN", 404, error.message) from error
+        try:
+            await self._continue(call, upload)
+        except ConflictError as error:
+            raise OciError("BLOB_UPLOAD_INVALID", 409, error.message) from error
+
+    async def _continue(self, call: _Call, upload: Upload) -> None:
+        if call.method == "GET":
+            await call.answer(204, _upload_headers(call.name, upload))
+        elif call.method == "DELETE":
+            await to_thread(self._hub.blobs.cancel, upload)
+            await call.answer(204)
+        elif call.method == "PATCH":
+            await self._append(call, upload)
+            await call.answer(202, _upload_headers(call.name, upload))
+        elif call.method == "PUT":
+            digest = _digest(call.one("digest"))
+            await self._append(call, upload)
+            await self._finish(call, upload, digest)
+        else:
+            raise _unsupported(call)
+
+    async def _append(self, call: _Call, upload: Upload) -> None:
+        if asked := header(call.scope, b"content-range"):
+            match = _CONTENT_RANGE.fullmatch(asked)
+            if match is None or int(match[1]) != upload.offset:
+                state = _upload_headers(call.name, upload)
+                raise OciError("BLOB_UPLOAD_INVALID", 416, f"the next byte is {upload.offset}", headers=state)
+        try:
+            await upload.append(_chunks(call.receive))
+        except LimitError as error:
+            raise OciError("SIZE_INVALID", 413, error.message) from error
+
+    async def _finish(self, call: _Call, upload: Upload, digest: Digest) -> None:
+        try:
+            await to_thread(self._publish, call.name, upload, digest)
+        except FormatError as error:
+            raise OciError("DIGEST_INVALID", 400, error.message) from error
+        await call.answer(201, _blob_headers(call.name, digest))
+
+    def _publish(self, name: str, upload: Upload, digest: Digest) -> None:
+        size = self._hub.blobs.finish(upload, digest)
+        database = self._hub.database
+        database.link(database.create_repository(name), str(digest), size)
+
+    # lists
+
+    async def _tags(self, call: _Call) -> None:
+        """end-8a, end-8b."""
+        if call.rest != "list" or call.method not in {"GET", "HEAD"}:
+            raise _unsupported(call)
+        repository = self._readable(call)
+        limit = _limit(call)
+        found = self._hub.database.tags(repository, after=call.one("last"), limit=limit + 1)
+        headers = {"content-type": "application/json"}
+        if limit and len(found) > limit:
+            following = f"/v2/{call.name}/tags/list?n={limit}&last={quote(found[limit - 1])}"
+            headers["link"] = f'<{following}>; rel="next"'
+        await call.answer(200, headers, oci.canonical({"name": call.name, "tags": found[:limit]}))
+
+    async def _referrers(self, call: _Call) -> None:
+        """end-12a, end-12b: never 404, so that a client knows that the hub can list them."""
+        if call.method not in {"GET", "HEAD"}:
+            raise _unsupported(call)
+        digest = str(_digest(call.rest))
+        try:
+            found = self._hub.database.referrers(self._readable(call), digest)
+        except OciError as error:
+            if error.status == 401:
+                raise
+            found = []
+        wanted = call.one(_FILTERED)
+        headers = {"content-type": oci.INDEX} | ({"oci-filters-applied": _FILTERED} if wanted else {})
+        listed = [_described(row) for row in found if wanted in {"", row.artifact_type}]
+        index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": listed}
+        await call.answer(200, headers, oci.canonical(index))
+
+
+def _manifest_headers(media_type: str, digest: str) -> dict[str, str]:
+    return {
+        "content-type": media_type,
+        "docker-content-digest": digest,
+        "etag": f'"{digest}"',
+        "x-content-type-options": "nosniff",
+    }
+
+
+def _weight(found: tuple[dict[str, str], bytes] | None) -> int:
+    return 1024 + (len(found[1]) if found else 0)
+
+
+def _described(row: sa.Row[Any]) -> dict[str, object]:
+    found: dict[str, object] = {"mediaType": row.media_type, "digest": row.digest, "size": len(row.body)}
+    if row.artifact_type:
+        found["artifactType"] = row.artifact_type
+    if row.annotations:
+        found["annotations"] = row.annotations
+    return found
+
+
+def _limit(call: _Call) -> int:
+    asked = call.one("n")
+    if asked and not (asked.isascii() and asked.isdigit() and len(asked) < 10):
+        raise OciError("UNSUPPORTED", 400, f"n is a number, not {asked[:40]!r}")
+    return min(int(asked), _PAGE) if asked else _PAGE
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except FormatError as error:
+        raise OciError("DIGEST_INVALID", 400, error.message) from error
+
+
+def _blob_headers(name: str, digest: Digest) -> dict[str, str]:
+    return {"location": f"/v2/{name}/blobs/{digest}", "docker-content-digest": str(digest)}
+
+
+def _upload_headers(name: str, upload: Upload) -> dict[str, str]:
+    return {
+        "location": f"/v2/{name}/blobs/{_UPLOADS}{upload.id}",
+        "range": f"0-{max(0, upload.offset - 1)}",
+        "docker-upload-uuid": upload.id,
+    }
+
+
+def _unsupported(call: _Call) -> OciError:
+    return OciError("UNSUPPORTED", 405, f"{call.method} is not possible here")
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if chunk := message.get("body", b""):
+            yield chunk
+        if not message.get("more_body", False):
+            return
+
+
+async def _body(call: _Call, limit: int) -> bytes:
+    data = bytearray()
+    async for chunk in _chunks(call.receive):
+        data += chunk
+        if len(data) > limit:
+            raise OciError("SIZE_INVALID", 413, f"a manifest may have at most {limit} bytes")
+    return bytes(data)

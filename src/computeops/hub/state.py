@@ -1,0 +1,48 @@
+"""The parts of one running hub, given to every door."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from computeops.hub.auth import ANYONE, Auth, Caller
+from computeops.hub.blobs import Blobs
+from computeops.hub.db import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """What the doors share."""
+
+    data: Path
+    """The folder with everything that the hub keeps."""
+    base: str
+    """The address that the world knows, `https://csan.example.org`; empty: the one that each request was sent to."""
+    database: Database
+    blobs: Blobs
+    auth: Auth
+
+    @classmethod
+    def open(cls, data: Path, *, base: str = "") -> Self:
+        """Open the hub in the folder `data`, or begin one there; only its owner may read it."""
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = Database.in_folder(data)
+        return cls(data, base.rstrip("/"), database, Blobs(data), Auth(database, data))
+
+    def url(self, scope: Mapping[str, Any]) -> str:
+        """Return the hub's address as the sender of the request with this ASGI `scope` can reach it, without a `/`."""
+        return self.base or f"{scope['scheme']}://{header(scope, b'host')}"
+
+    def caller(self, scope: Mapping[str, Any]) -> Caller:
+        """Return who sent the request with this ASGI `scope`.
+
+        Raises:
+            LoginError: a token that is wrong, expired or revoked.
+        """
+        authorization = header(scope, b"authorization")
+        return self.auth.caller(authorization) if authorization else ANYONE
+
+
+def header(scope: Mapping[str, Any], name: bytes) -> str:
+    """Return the first header `name` (in lower case) of the request with this ASGI `scope`; empty without one."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")

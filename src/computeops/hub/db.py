@@ -3,12 +3,13 @@
 Every write is committed with `synchronous=FULL`, so that what was answered 201 survives a crash.
 """
 
+import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
@@ -112,6 +113,7 @@ recipes = sa.Table(  # the recipe of an image: the first that was pushed
     metadata,
     sa.Column("repository", sa.Integer, sa.ForeignKey(_repository), primary_key=True),
     sa.Column("subject", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False),  # the manifest that carries it
     sa.Column("about", sa.JSON, nullable=False),  # the tables of computeops.toml; empty where it is broken
     sa.Column("fault", sa.String, nullable=False),  # why it is broken
     sa.Column("files", sa.JSON, nullable=False),  # name, digest and size of each
@@ -132,6 +134,11 @@ evidence = sa.Table(
 )
 
 
+_T = TypeVar("_T")
+_REMEMBERED_BYTES = 128 * 1024 * 1024
+_ANSWER_BYTES = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Repository:
     """A repository that exists."""
@@ -150,6 +157,10 @@ class Database:
         sa.event.listen(self.engine, "begin", _begin)
         self._writing = self.engine.execution_options(write=True)
         metadata.create_all(self._writing)
+        self._watch = sqlite3.connect(str(self.engine.url.database), check_same_thread=False, isolation_level=None)
+        self._version = -1
+        self._remembered: dict[Hashable, Any] = {}
+        self._remembered_bytes = 0
 
     @classmethod
     def in_folder(cls, data: Path) -> "Database":
@@ -158,7 +169,28 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
+        self._watch.close()
         self.engine.dispose()
+
+    def remember(
+        self, key: Hashable, find: Callable[[], _T], size: Callable[[_T], int] = lambda _: _ANSWER_BYTES
+    ) -> _T:
+        """Return what `find` returns, from memory if nothing at all was committed since; `key` names the question.
+
+        Only the thread of the event loop may ask: it is what makes the reads of the registry fast. `size`: about how
+        many bytes the answer takes in memory.
+        """
+        # SQLite's own counter: it changes with every commit of any other connection, of this process or another
+        version = self._watch.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version or self._remembered_bytes > _REMEMBERED_BYTES:
+            self._remembered.clear()
+            self._remembered_bytes, self._version = 0, version
+        try:
+            found: _T = self._remembered[key]
+        except KeyError:
+            found = self._remembered[key] = find()
+            self._remembered_bytes += size(found)
+        return found
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -204,16 +236,24 @@ class Database:
         with self.write() as connection:
             upsert(connection, collections, row, change=["public"])
 
+    def tags(self, repository: Repository, *, after: str = "", limit: int | None = None) -> list[str]:
+        """Return the tags in their order, at most `limit` of those behind `after`."""
+        query = sa.select(tags.c.name).where(tags.c.repository == repository.id, sa.not_(tags.c.retired))
+        query = query.where(tags.c.name > after).order_by(tags.c.name).limit(limit)
+        with self.read() as connection:
+            return list(connection.scalars(query))
+
     def link(self, repository: Repository, digest: str, size: int) -> None:
         """Let `repository` serve the blob `digest`."""
         with self.write() as connection:
             upsert(connection, links, {"repository": repository.id, "digest": digest, "size": size}, keep=True)
 
-    def linked(self, repository: Repository, digest: str) -> bool:
-        """Return whether `repository` may serve the blob `digest`."""
+    def linked(self, repository: Repository, digest: str) -> int | None:
+        """Return the size of the blob `digest` in bytes if `repository` may serve it, else None."""
         query = sa.select(links.c.size).where(links.c.repository == repository.id, links.c.digest == digest)
         with self.read() as connection:
-            return connection.execute(query).first() is not None
+            row = connection.execute(query).first()
+        return None if row is None else int(row.size)
 
     def holders(self, digest: str) -> list[Repository]:
         """Return the repositories that may serve the blob `digest`."""

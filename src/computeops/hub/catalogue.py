@@ -1,0 +1,287 @@
+"""What a release is, and the index of them: tags, recipes and evidence, read from the manifests that were pushed.
+
+A release is a tag that points to an image (or to an index of images, one for each architecture). Its version is the
+tag, or what its recipe says where the tag is that or `VERSION-VARIANT`. What the catalogue knows is made of manifests
+and blobs alone: `reindex` makes it anew, and every step may be repeated.
+
+Whatever was pushed, however odd, is listed as well as it can be understood: a push never fails here.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from computeops import recipe as recipe_format
+from computeops.errors import ComputeOpsError
+from computeops.hub import contents, facts
+from computeops.hub.contents import File
+from computeops.hub.db import (
+    Repository,
+    collections,
+    evidence,
+    manifests,
+    recipes,
+    releases,
+    repositories,
+    tags,
+    upsert,
+    words,
+)
+from computeops.hub.facts import clean
+from computeops.hub.state import Hub
+from computeops.image.oci import EVIDENCE_ARTIFACT, PREDICATE_TYPE, RECIPE_ARTIFACT
+from computeops.limits import LIMITS
+from computeops.model import Digest
+
+_MAX_FILES = 64
+_MAX_LIST = 256
+
+Row = Mapping[str, Any]
+
+
+def is_release(hub: Hub, repository: Repository, digest: str) -> bool:
+    """Return whether the manifest `digest` has a recipe or evidence: then a tag on it never moves."""
+    query = sa.select(manifests.c.digest).where(
+        manifests.c.repository == repository.id,
+        manifests.c.subject == digest,
+        manifests.c.artifact_type.in_([RECIPE_ARTIFACT, EVIDENCE_ARTIFACT]),
+    )
+    with hub.database.read() as connection:
+        return connection.execute(query.limit(1)).first() is not None
+
+
+def manifest_pushed(hub: Hub, repository: Repository, digest: str, tag: str = "") -> None:
+    """Take a manifest that was stored, and tagged unless `tag` is empty, into the catalogue."""
+    found = hub.database.manifest(repository, digest)
+    if found is None:
+        return
+    if found.artifact_type == RECIPE_ARTIFACT and found.subject:
+        _index_recipe(hub, repository, found.subject)
+    elif found.artifact_type == EVIDENCE_ARTIFACT and found.subject:
+        _index_evidence(hub, repository, found)
+    if tag:
+        for target in {digest, *_targets(hub, repository, releases.c.tag == tag)}:
+            _index_target(hub, repository, target)
+
+
+def removed(hub: Hub, repository: Repository, digest: str = "", tag: str = "") -> None:
+    """Take a manifest or a tag that was deleted out of the catalogue."""
+    if digest:
+        mine = recipes.c.repository == repository.id, recipes.c.digest == digest
+        with hub.database.write() as connection:
+            subjects = connection.execute(sa.select(recipes.c.subject).where(*mine)).scalars().all()
+            connection.execute(
+                sa.delete(evidence).where(evidence.c.repository == repository.id, evidence.c.digest == digest)
+            )
+        for subject in subjects:
+            _index_recipe(hub, repository, subject)
+    gone = sa.or_(releases.c.tag == tag, releases.c.target == digest, releases.c.digest == digest)
+    for target in _targets(hub, repository, gone):
+        _index_target(hub, repository, target)
+
+
+def reindex(hub: Hub) -> None:
+    """Make the whole catalogue anew from the manifests, tags and blobs; what is right already keeps its place."""
+    with hub.database.read() as connection:
+        known = {
+            row.id: Repository(row.id, row.name, row.public)
+            for row in connection.execute(
+                sa.select(repositories.c.id, repositories.c.name, collections.c.public).join_from(
+                    repositories, collections
+                )
+            )
+        }
+        referrers = connection.execute(
+            sa.select(manifests.c.repository, manifests.c.digest)
+            .where(manifests.c.artifact_type.in_([RECIPE_ARTIFACT, EVIDENCE_ARTIFACT]))
+            .order_by(manifests.c.created, manifests.c.digest)
+        ).all()
+        tagged = connection.execute(
+            sa.select(tags.c.repository, tags.c.digest, tags.c.name).order_by(tags.c.moved, tags.c.name)
+        ).all()
+    with hub.database.write() as connection:
+        connection.execute(sa.delete(recipes))
+        connection.execute(sa.delete(evidence))
+    for row in referrers:
+        manifest_pushed(hub, known[row.repository], row.digest)
+    for tag in tagged:
+        manifest_pushed(hub, known[tag.repository], tag.digest, tag.name)
+    _forget_untagged(hub, known)
+
+
+def _forget_untagged(hub: Hub, known: Mapping[int, Repository]) -> None:
+    with hub.database.read() as connection:
+        listed = connection.execute(sa.select(releases.c.repository, releases.c.target).distinct()).all()
+    for row in listed:
+        _index_target(hub, known[row.repository], row.target)
+
+
+def _targets(hub: Hub, repository: Repository, condition: sa.ColumnElement[bool]) -> Sequence[str]:
+    query = sa.select(releases.c.target).distinct().where(releases.c.repository == repository.id, condition)
+    with hub.database.read() as connection:
+        return connection.execute(query).scalars().all()
+
+
+def _index_recipe(hub: Hub, repository: Repository, subject: str) -> None:
+    """Make the row of the recipe of `subject`: the first that was pushed, so that a later one changes nothing."""
+    found = [row for row in hub.database.referrers(repository, subject) if row.artifact_type == RECIPE_ARTIFACT]
+    with hub.database.write() as connection:
+        if found:
+            upsert(connection, recipes, _recipe(hub, repository, subject, found[0]))
+        else:
+            mine = recipes.c.repository == repository.id, recipes.c.subject == subject
+            connection.execute(sa.delete(recipes).where(*mine))
+    with_it = sa.or_(releases.c.digest == subject, releases.c.target == subject)
+    for target in _targets(hub, repository, with_it):
+        _index_target(hub, repository, target)
+
+
+def _recipe(hub: Hub, repository: Repository, subject: str, manifest: sa.Row[Any]) -> Row:
+    files = [file for file in contents.files(manifest.body, _MAX_FILES) if file.name]
+    about, fault = _about(hub, files)
+    return {
+        "repository": repository.id,
+        "subject": subject,
+        "digest": manifest.digest,
+        "about": about,
+        "fault": fault,
+        "files": [asdict(file) for file in files],
+    }
+
+
+def _about(hub: Hub, files: Sequence[File]) -> tuple[dict[str, Any], str]:
+    """Return the tables of computeops.toml, and why there are none."""
+    digest = next((file.digest for file in files if file.name == recipe_format.FILE_NAME), None)
+    if digest is None:
+        return {}, f"there is no {recipe_format.FILE_NAME} in it"
+    try:
+        data = hub.blobs.read(Digest.parse(digest), LIMITS.recipe_bytes)
+        parsed = recipe_format.parse(data, builders=(*recipe_format.BUILDERS, *_builder(data)))
+    except ComputeOpsError as error:
+        return {}, "\n".join(clean(line, 300) for line in error.message.splitlines()[:20])
+    return _clipped(msgspec.to_builtins(parsed)), ""
+
+
+def _builder(data: bytes) -> list[str]:
+    """Return the builder that a recipe names: whether this machine has it matters to whom builds, not here."""
+    try:
+        builder = tomllib.loads(data.decode())["build"]["builder"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [builder] if isinstance(builder, str) else []
+
+
+def _clipped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= LIMITS.about_chars else value[: LIMITS.about_chars] + "…"
+    if isinstance(value, dict):
+        return {key: _clipped(one) for key, one in list(value.items())[:_MAX_LIST]}
+    if isinstance(value, list | tuple):
+        return [_clipped(one) for one in value[:_MAX_LIST]]
+    return value
+
+
+def _index_evidence(hub: Hub, repository: Repository, manifest: sa.Row[Any]) -> None:
+    part = next(iter(contents.files(manifest.body, 1)), File("", "", 0))
+    try:
+        known = facts.read(hub.blobs.read(Digest.parse(part.digest), LIMITS.evidence_bytes))
+    except ComputeOpsError:
+        known = facts.Known(facts={"fault": "cannot be read"})
+    row = {
+        "repository": repository.id,
+        "digest": manifest.digest,
+        "subject": manifest.subject,
+        "blob": part.digest,
+        "kind": known.kind or clean(str(manifest.annotations.get(PREDICATE_TYPE, ""))),
+        "passed": known.passed,
+        "signers": list(known.signers),
+        "facts": dict(known.facts),
+        "size": part.size,
+        "created": manifest.created,
+    }
+    with hub.database.write() as connection:
+        upsert(connection, evidence, row)
+
+
+def _index_target(hub: Hub, repository: Repository, target: str) -> None:
+    """Make the rows of all tags that point to `target`, and remove those of tags that no longer do."""
+    rows = list(_release_rows(hub, repository, target))
+    kept = {(row["tag"], row["digest"]) for row in rows}
+    mine = releases.c.repository == repository.id, releases.c.target == target
+    with hub.database.write() as connection:
+        for old in connection.execute(sa.select(releases.c.id, releases.c.tag, releases.c.digest).where(*mine)).all():
+            if (old.tag, old.digest) not in kept:
+                connection.execute(sa.delete(releases).where(releases.c.id == old.id))
+                connection.execute(sa.delete(words).where(words.c.rowid == old.id))
+        for row in rows:
+            upsert(connection, releases, row, on=["repository", "tag", "digest"])
+            _index_words(connection, repository, row)
+
+
+def _index_words(connection: sa.Connection, repository: Repository, row: Row) -> None:
+    key = (releases.c[name] == row[name] for name in ("repository", "tag", "digest"))
+    identity = connection.execute(sa.select(releases.c.id).where(*key)).scalar_one()
+    collection, _, name = repository.name.rpartition("/")
+    connection.execute(sa.delete(words).where(words.c.rowid == identity))
+    connection.execute(
+        sa.insert(words).values(
+            rowid=identity,
+            name=name,
+            collection=collection,
+            version=row["version"],
+            domains=" ".join(row["domains"]),
+            summary=row["summary"],
+        )
+    )
+
+
+def _release_rows(hub: Hub, repository: Repository, target: str) -> Iterator[Row]:
+    query = sa.select(tags.c.name).where(
+        tags.c.repository == repository.id, tags.c.digest == target, sa.not_(tags.c.retired)
+    )
+    with hub.database.read() as connection:
+        names = connection.execute(query.order_by(tags.c.name)).scalars().all()
+    if not names:
+        return
+    for manifest in _images(hub, repository, target):
+        about = _recipe_of(hub, repository, manifest.digest, target)
+        package = about.get("package", {})
+        image = contents.describe(hub.blobs, manifest.body)
+        variants = [one["name"] for one in about.get("variants", [])]
+        for meaning in contents.meanings(names, package.get("version", ""), variants):
+            yield {
+                "repository": repository.id,
+                "target": target,
+                "digest": manifest.digest,
+                **asdict(meaning),
+                **asdict(image),
+                "summary": package.get("summary") or image.summary,
+                "license": package.get("license") or image.license,
+                "domains": package.get("domains", []),
+                "created": manifest.created,
+            }
+
+
+def _images(hub: Hub, repository: Repository, target: str) -> Iterator[sa.Row[Any]]:
+    """Yield the images behind the manifest `target`: itself, or those of the index that it is."""
+    found = hub.database.manifest(repository, target)
+    if found is None:
+        return
+    for digest in contents.children(found.body, found.media_type) or [target]:
+        one = found if digest == target else hub.database.manifest(repository, digest)
+        if one is not None and contents.is_image(one.body):
+            yield one
+
+
+def _recipe_of(hub: Hub, repository: Repository, digest: str, target: str) -> dict[str, Any]:
+    query = sa.select(recipes.c.subject, recipes.c.about).where(
+        recipes.c.repository == repository.id, recipes.c.subject.in_([digest, target])
+    )
+    with hub.database.read() as connection:
+        found = {row.subject: row.about for row in connection.execute(query)}
+    about: dict[str, Any] = found.get(digest) or found.get(target) or {}
+    return about

@@ -3,7 +3,9 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -101,3 +103,55 @@ def scientist() -> Iterator[Scientist]:
 
 
 ComputeOps = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+class RunningHub:
+    """A hub in a process of its own, started as a user starts it."""
+
+    def __init__(self, data: Path) -> None:
+        self.data, self.address = data, ""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> "RunningHub":
+        argv = [sys.executable, "-m", "computeops", "hub", "serve", "--data", str(self.data)]
+        argv += options or ["--port", self.address.rpartition(":")[2] or "0"]
+        with (self.data.parent / "hub.log").open("ab") as log:
+            self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().decode().strip()
+        assert self.address, self.log()
+        return self
+
+    def log(self) -> str:
+        return (self.data.parent / "hub.log").read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(20)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process = None
+        return code
+
+    @property
+    def host(self) -> str:
+        return self.address.partition("://")[2]
+
+    def token(self, *scopes: str, name: str = "tester") -> str:
+        argv = [sys.executable, "-m", "computeops", "hub", "token", "--data", str(self.data), "--name", name]
+        done = subprocess.run([*argv, *(f"--scope={one}" for one in scopes)], capture_output=True, check=True)
+        return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[RunningHub]:
+    """A hub that serves an empty folder on a free port."""
+    running = RunningHub(tmp_path / "hub").start()
+    try:
+        yield running
+        assert "Traceback" not in running.log()
+    finally:
+        if running.process:
+            running.stop()

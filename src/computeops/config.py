@@ -29,6 +29,11 @@ class Settings:
     """File with tokens of hubs, mode 0600."""
     tmp: Path
     """Folder for build trees; needs room for one unpacked image."""
+    key: str = ""
+    """Name of the key that signs what is built; empty: none."""
+    policy: str = ""
+    """File with the policy that an image must satisfy before it is pulled, pushed or run; empty: the default one, and
+    `run` takes any file."""
     hub: str = ""
     """Hub of references that name none, `host[:port]`; `http://` in front for a hub without TLS."""
     engine: str = ""
@@ -109,3 +114,13 @@ def _typed(name: str, value: Any, where: str) -> Any:
 def environment() -> dict[str, str]:
     """Return a copy of this process's environment."""
     return dict(os.environ)
+
+
+def other_credentials(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return where Podman, Docker and Apptainer keep their logins, in the order in which they are asked."""
+    home = Path(environ.get("HOME") or "/")
+    named = [Path(environ["REGISTRY_AUTH_FILE"])] if environ.get("REGISTRY_AUTH_FILE") else []
+    podman = [Path(environ["XDG_RUNTIME_DIR"]) / "containers/auth.json"] if environ.get("XDG_RUNTIME_DIR") else []
+    docker = Path(environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
+    apptainer = Path(environ.get("APPTAINER_CONFIGDIR") or home / ".apptainer")
+    return (*named, *podman, docker, apptainer / "docker-config.json", apptainer / "remote.yaml")

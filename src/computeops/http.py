@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 Headers = Mapping[str, str]
 Progress = Callable[[int, int | None], None]
 """Called with the bytes so far and the bytes in all, where known."""
+Login = Callable[["Answer"], Headers]
+"""Called with an answer 401; returns the headers to ask with again."""
 
 CHUNK = 1024 * 1024
 _REDIRECTS = 10
@@ -168,7 +170,7 @@ class Session:
             if response.status_code not in _REDIRECT_STATUSES or target is None or method not in _SAFE:
                 return response
             response.close()
-            there = urljoin(url, target)
+            there = _joined(url, target)
             if urlsplit(url).scheme == "https" and urlsplit(there).scheme != "https":
                 raise NetworkError(f"{shown(url)} redirects to {shown(there)}, which is not encrypted")
             if origin(there) != origin(url):
@@ -180,7 +182,7 @@ class Session:
         """Send, again after connection errors and overload where the method is safe."""
         import httpx2
 
-        if urlsplit(url).scheme not in {"http", "https"}:
+        if origin(url)[0] not in {"http", "https"}:
             raise UsageError(f"not an http or https address: {shown(url)}")
         attempts = _ATTEMPTS if method in _SAFE else 1
         for attempt in range(1, attempts + 1):
@@ -229,40 +231,50 @@ def download(
     into: Path,
     *,
     sha256: str | None = None,
+    digest: Digest | None = None,
     limit_bytes: int,
     headers: Headers | None = None,
+    login: Login | None = None,
     progress: Progress | None = None,
     session: Session | None = None,
     files: bool = False,
 ) -> Digest:
-    """Fetch `url` to the file `into`, which appears whole or not at all, and return its sha256 digest.
+    """Fetch `url` to the file `into`, which appears whole or not at all, and return its digest.
 
-    `sha256` is the expected digest in hex. `file:` addresses are refused unless `files`.
+    `sha256` in hex or `digest` is what its content must have. `file:` addresses are refused unless `files`.
 
     Raises:
-        FormatError: the content has another digest than `sha256`.
+        FormatError: the content has another digest.
         LimitError: it is larger than `limit_bytes`.
         ComputeOpsError: as `Answer.expect`; NetworkError when the connection breaks again and again.
     """
+    expected = Digest("sha256", sha256.lower()) if sha256 is not None else digest
     into.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(into) as file:
         if urlsplit(url).scheme == "file":
-            digest = _copy(url, file, limit_bytes, allowed=files)
+            found = _copy(url, file, limit_bytes, allowed=files)
         else:
             own = session or Session()
             try:
-                digest = _Download(
-                    own, url, file=file, limit=limit_bytes, headers=dict(headers or {}), progress=progress
+                found = _Download(
+                    own,
+                    url,
+                    file=file,
+                    expected=expected,
+                    limit=limit_bytes,
+                    headers=dict(headers or {}),
+                    login=login,
+                    progress=progress,
                 ).run()
             finally:
                 if session is None:
                     own.close()
-        if sha256 is not None and digest.hex != sha256.lower():
+        if expected is not None and found != expected:
             raise FormatError(
-                f"{shown(url)} has sha256 {digest.hex}, expected {sha256}",
+                f"{shown(url)} has {found.algorithm} {found.hex}, expected {expected.hex}",
                 hint="the file changed or was tampered with; nothing was kept",
             )
-    return digest
+    return found
 
 
 @contextmanager
@@ -289,49 +301,70 @@ class _Download:
         url: str,
         *,
         file: IO[bytes],
+        expected: Digest | None,
         limit: int,
         headers: dict[str, str],
+        login: Login | None,
         progress: Progress | None,
     ) -> None:
         self._session, self._url, self._file, self._limit = session, url, file, limit
-        self._headers, self._progress = headers, progress
+        self._headers, self._login, self._progress = headers, login, progress
+        self._algorithm = expected.algorithm if expected else "sha256"
+        self._trusted = expected is not None  # the digest at the end decides, whatever was pieced together
         self._validator = ""
         self._restart()
 
     def _restart(self) -> None:
         self._file.seek(0)
         self._file.truncate()
-        self._size, self._hash = 0, hashlib.sha256()
+        self._size, self._hash = 0, hashlib.new(self._algorithm)
 
     def run(self) -> Digest:
-        for attempt in range(1, _ATTEMPTS + 1):
-            before = self._size
+        attempt, farthest = 1, 0
+        while True:
             try:
                 self._part()
-                return Digest("sha256", self._hash.hexdigest())
+                return Digest(self._algorithm, self._hash.hexdigest())
             except NetworkError:
-                # an answer that made no progress twice is not worth a third try
-                if attempt == _ATTEMPTS or (attempt > 1 and self._size == before):
+                # a link that breaks often is good enough while it brings more; one that does not is given up soon
+                if self._size >= farthest + CHUNK:
+                    attempt, farthest = 1, self._size
+                if attempt == _ATTEMPTS:
                     raise
                 time.sleep(_PAUSE * 2 ** (attempt - 1))
-        raise AssertionError
+                attempt += 1
 
     def _part(self) -> None:
-        headers = dict(self._headers)
-        if self._size and self._validator:
-            headers |= {"Range": f"bytes={self._size}-", "If-Range": self._validator}
-        with self._session.stream("GET", self._url, headers=headers) as stream:
+        with self._session.stream("GET", self._url, headers=self._asked()) as stream:
             answer = stream.answer
-            if answer.status not in {200, 206}:
-                Answer(answer.status, answer.headers, answer.url, _start(stream)).expect(200)
-            resumed = answer.headers.get("content-range", "").startswith(f"bytes {self._size}-")
-            if answer.status != 206 or not resumed:
-                self._restart()
-            if answer.status == 206 and not resumed:
-                raise NetworkError(f"{shown(answer.url)} sent another range than asked for")
-            etag = answer.headers.get("etag", "")
-            self._validator = etag if etag and not etag.startswith("W/") else answer.headers.get("last-modified", "")
-            self._receive(stream)
+            if answer.status != 401 or self._login is None:
+                self._take(stream)
+                return
+        self._headers |= self._login(answer)
+        with self._session.stream("GET", self._url, headers=self._asked()) as stream:
+            self._take(stream)
+
+    def _asked(self) -> dict[str, str]:
+        """Return the headers that ask for the rest."""
+        if not self._size or not (self._validator or self._trusted):
+            return self._headers
+        condition = {"If-Range": self._validator} if self._validator else {}
+        return self._headers | {"Range": f"bytes={self._size}-"} | condition
+
+    def _take(self, stream: Stream) -> None:
+        answer = stream.answer
+        if answer.status == 416:  # all was there already, or the file has changed: begin again
+            self._restart()
+        if answer.status not in {200, 206}:
+            Answer(answer.status, answer.headers, answer.url, _start(stream)).expect(200)
+        resumed = answer.headers.get("content-range", "").startswith(f"bytes {self._size}-")
+        if answer.status != 206 or not resumed:
+            self._restart()
+        if answer.status == 206 and not resumed:
+            raise NetworkError(f"{shown(answer.url)} sent another range than asked for")
+        etag = answer.headers.get("etag", "")
+        self._validator = etag if etag and not etag.startswith("W/") else answer.headers.get("last-modified", "")
+        self._receive(stream)
 
     def _receive(self, stream: Stream) -> None:
         length = _length(stream.answer)
@@ -365,12 +398,16 @@ def _copy(url: str, file: IO[bytes], limit: int, *, allowed: bool) -> Digest:
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of `url` (RFC 6454)."""
-    parts = urlsplit(url)
+    """Return scheme, host and port of `url` (RFC 6454).
+
+    Raises:
+        NetworkError: it is not an address.
+    """
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise NetworkError(f"not an address: {shown(url)}") from None
+        raise NetworkError(f"not an address: {url[:100]!r}") from None
     return parts.scheme, (parts.hostname or "").lower(), port or (443 if parts.scheme == "https" else 80)
 
 
@@ -378,6 +415,19 @@ def shown(url: str) -> str:
     """Return `url` without what may be secret: user, password, query and fragment."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _joined(url: str, target: str) -> str:
+    """Return where a redirect from `url` to `target` leads."""
+    try:
+        there = urljoin(url, target)
+        scheme = urlsplit(there).scheme
+    except ValueError:
+        scheme = there = ""
+    if scheme not in {"http", "https"}:
+        raise NetworkError(f"{shown(url)} redirects to what is no http or https address")
+    origin(there)
+    return there
 
 
 def _chunks(response: "httpx2.Response") -> Iterator[bytes]:

@@ -10,11 +10,17 @@ from computeops import __version__
 
 VERBS = {
     "build": "recipe",
-    "key": "key",
     "hub": "hub",
+    "key": "key",
     "lint": "recipe",
     "lock": "recipe",
+    "login": "store",
+    "logout": "store",
+    "pull": "store",
+    "push": "store",
     "schema": "recipe",
+    "search": "store",
+    "show": "store",
 }
 """Verb to the module of `computeops.cli` that holds it, as a click command of the same name with `_command` behind."""
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 _DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+_CONFIGS = {CONFIG, "application/vnd.docker.container.image.v1+json"}
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 WRITER = "org.computeops.writer"
 """Annotation of a manifest: what compressed its layers."""
@@ -130,7 +132,13 @@ class LayoutWriter:
 
     def name_blob(self, digest: Digest) -> None:
         """Put the blob of `new_blob` in its place."""
-        self.new_blob().rename(self._folder / "blobs" / digest.algorithm / digest.hex)
+        self.new_blob().rename(self.place(digest))
+
+    def place(self, digest: Digest) -> Path:
+        """Return the path of the blob `digest`, for a caller who writes and checks it."""
+        path = self._folder / "blobs" / digest.algorithm / digest.hex
+        path.parent.mkdir(exist_ok=True)
+        return path
 
     def add(self, data: bytes) -> None:
         """Write a small blob."""
@@ -152,12 +160,13 @@ class LayoutWriter:
 
 
 class Layout:
-    """An image layout to read: a folder, or a tar of one."""
+    """An image layout to read: a folder, or a tar of one, or what `docker save` of before version 25 wrote."""
 
     def __init__(self, path: Path) -> None:
         """Raise FormatError if `path` is neither a layout folder nor an uncompressed tar with a layout in it."""
         self.path = path
         self._places: dict[str, tuple[int, int]] = {}
+        self._links: dict[str, str] = {}
         if path.is_file():
             self._scan()
         elif not (path / "oci-layout").is_file():
@@ -168,13 +177,25 @@ class Layout:
             for entry, _ in read_tar(file):
                 if entry.kind is Kind.FILE:
                     self._places[entry.path] = (file.tell(), entry.size)
-        if "index.json" not in self._places:
-            hint = "" if "manifest.json" not in self._places else "save it again with a Docker of 25 or newer"
-            raise FormatError(f"{self.path} is no OCI archive: it has no index.json", hint=hint)
+                elif entry.kind is Kind.SYMLINK:  # old `docker save` stores equal layers once
+                    self._links[entry.path] = posixpath.normpath(f"{posixpath.dirname(entry.path)}/{entry.target}")
+        if not {"index.json", "manifest.json"} & self._places.keys():
+            raise FormatError(f"{self.path} is no OCI archive: it has no index.json")
+
+    @property
+    def saved_by_docker(self) -> bool:
+        """Whether this is the older form of `docker save`, which has a list of files instead of an index."""
+        return self.path.is_file() and "index.json" not in self._places
 
     @contextlib.contextmanager
-    def _open(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    def open(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
+        """Open the file `name` of the layout; give it with its size.
+
+        Raises:
+            FormatError: there is none.
+        """
         if self.path.is_file():
+            name = self._links.get(name, name)
             if name not in self._places:
                 raise FormatError(f"{self.path} lacks {name}")
             offset, size = self._places[name]
@@ -189,11 +210,21 @@ class Layout:
         with os.fdopen(handle, "rb") as file:
             yield file, os.fstat(handle).st_size
 
-    def _small(self, name: str, limit: int) -> bytes:
-        with self._open(name) as (file, size):
+    def small(self, name: str, limit: int = LIMITS.manifest_bytes) -> bytes:
+        """Return the content of the file `name`.
+
+        Raises:
+            FormatError: there is none; LimitError: it has more than `limit` bytes.
+        """
+        with self.open(name) as (file, size):
             if size > limit:
                 raise LimitError(f"{self.path}: {name} has {size} bytes; at most {limit} are read")
             return bytes(file.read(size))
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the blob is there."""
+        name = f"blobs/{digest.algorithm}/{digest.hex}"
+        return name in self._places if self.path.is_file() else (self.path / name).is_file()
 
     def read(self, digest: Digest, limit: int = LIMITS.manifest_bytes) -> bytes:
         """Return a small blob.
@@ -201,7 +232,7 @@ class Layout:
         Raises:
             FormatError: it is missing or does not have its digest; LimitError: it has more than `limit` bytes.
         """
-        data = self._small(f"blobs/{digest.algorithm}/{digest.hex}", limit)
+        data = self.small(f"blobs/{digest.algorithm}/{digest.hex}", limit)
         if Digest.of(data, digest.algorithm) != digest:
             raise FormatError(f"{self.path}: the blob {digest} has another digest: {Digest.of(data, digest.algorithm)}")
         return data
@@ -209,34 +240,54 @@ class Layout:
     @contextlib.contextmanager
     def blob(self, digest: Digest) -> Iterator[BinaryIO]:
         """Open a blob as a binary stream; at its end its digest is checked, and FormatError raised if it differs."""
-        with self._open(f"blobs/{digest.algorithm}/{digest.hex}") as (file, size):
+        with self.open(f"blobs/{digest.algorithm}/{digest.hex}") as (file, size):
             yield io.BufferedReader(_Hashed(file, size, digest), CHUNK)
 
     def choose(self, arch: str = "") -> bytes:
-        """Return the manifest for `arch`, or the only one.
+        """Return the manifest for `arch` (`arm64`, or `arm/v7`), or the only one.
 
         Raises:
             NotFoundError: there is none for `arch`; FormatError: the index is broken.
         """
-        found = list(self._manifests(document(self._small("index.json", LIMITS.manifest_bytes)), 0))
-        fitting = [one for one in found if one[0] in {arch, ""}] if arch and len(found) > 1 else found
+        found = list(self._manifests(document(self.small("index.json")), 0))
+        fitting = found
+        if arch and len(found) > 1:
+            fitting = [one for one in found if arch in {one[0], one[0].partition("/")[0]}]
         if len(fitting) != 1:
-            known = ", ".join(sorted(one[0] or "unknown" for one in found))
+            known = ", ".join(sorted(one[0] or "unknown" for one in found)) or "none"
             raise NotFoundError(
-                f"{self.path} has {len(fitting)} images for architecture {arch or 'any'}; it has: {known}"
+                f"{self.path} has {len(fitting)} images for architecture {arch or 'any'}; it has: {known}",
+                hint="choose one with --arch" if len(found) > 1 else "",
             )
         return fitting[0][1]
 
     def _manifests(self, index: Mapping[str, Any], depth: int) -> Iterator[tuple[str, bytes]]:
+        """Yield platform and manifest of every image that is here; signatures and other artifacts are no images."""
         if depth > _INDEX_DEPTH:
             raise LimitError(f"{self.path}: indexes nested more than {_INDEX_DEPTH} deep")
         for entry in items(index, "manifests"):
             digest = Digest.parse(str(entry.get("digest")))
+            if not self.has(digest):  # Docker saves one platform with the index of all
+                continue
             if entry.get("mediaType") in {INDEX, _DOCKER_INDEX}:
                 yield from self._manifests(document(self.read(digest)), depth + 1)
-            elif entry.get("mediaType") in {MANIFEST, _DOCKER_MANIFEST} and "artifactType" not in entry:
-                platform = entry.get("platform")
-                yield (str(platform.get("architecture", "")) if isinstance(platform, dict) else ""), self.read(digest)
+            elif entry.get("mediaType") in {MANIFEST, _DOCKER_MANIFEST}:
+                data = self.read(digest)
+                if _is_image(document(data)):
+                    yield _platform(entry.get("platform")), data
+
+
+def _is_image(manifest: Mapping[str, Any]) -> bool:
+    config = manifest.get("config")
+    kind = config.get("mediaType") if isinstance(config, dict) else ""
+    return kind in _CONFIGS and all(".tar" in str(one.get("mediaType")) for one in items(manifest, "layers"))
+
+
+def _platform(found: Any) -> str:
+    if not isinstance(found, dict):
+        return ""
+    variant = f"/{found['variant']}" if found.get("variant") else ""
+    return f"{found.get('architecture', '')}{variant}"
 
 
 class _Hashed(io.RawIOBase):

@@ -8,13 +8,15 @@ samtools-1.21.release/
     evidence/KIND-DIGEST.dsse.json
 """
 
+import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from computeops.errors import FormatError, LimitError
 from computeops.limits import LIMITS
@@ -77,11 +79,19 @@ class Release:
 
     def add(self, part: str, name: str, data: bytes) -> Path:
         """Write a small file of `part`, whole or not at all, and return its path."""
+        return self._write(part, name, io.BytesIO(data))
+
+    def add_copy(self, part: str, name: str, source: Path) -> Path:
+        """Copy the file `source` to `part`, whole or not at all, and return its path."""
+        with source.open("rb") as file:
+            return self._write(part, name, file)
+
+    def _write(self, part: str, name: str, data: BinaryIO) -> Path:
         folder = self.folder / part
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".new-", delete=False) as new:
             try:
-                new.write(data)
+                shutil.copyfileobj(data, new, 1024 * 1024)
                 new.flush()
                 os.fsync(new.fileno())
                 os.fchmod(new.fileno(), 0o644)

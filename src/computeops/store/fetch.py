@@ -1,0 +1,340 @@
+"""A release in a registry becomes an image on disk, with its evidence beside it.
+
+Nothing appears under the name that was asked for before it is whole, has the digests by which it was asked for, and has
+passed the caller's gate. Until then it lies in a folder beside the target, which the next fetch removes if this one is
+killed.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError, UsageError
+from computeops.image import convert, oci
+from computeops.limits import LIMITS
+from computeops.model import Digest, Image, Reference, Signed
+from computeops.store.oci import INDEXES, MANIFESTS, Descriptor, Manifest, Registry, files, target
+from computeops.store.release import Release
+
+THREADS = 3
+_SIF_LAYERS = frozenset(
+    {oci.SIF_ARTIFACT, "appliciation/vnd.sylabs.sif.layer.tar"}
+)  # the second: old ORAS, misspelt so
+_INDEX_DEPTH = 4
+_MIB = 1024 * 1024
+_FILE_NAME = re.compile(r"[^\x00-\x1f\x7f/.][^\x00-\x1f\x7f/]{0,199}")
+_PREFIX = ".computeops-pull-"
+
+Gate = Callable[[Image, Sequence[Signed]], None]
+"""Called with the image, not yet under its name, and all evidence about it; raises to refuse it."""
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a reference names in a registry, before its content is fetched."""
+
+    manifest: Manifest
+    """Of the image, for one architecture."""
+    evidence: tuple[Signed, ...]
+    sif: Descriptor | None
+    """The SIF of this image, if the registry has one."""
+    bare: bool = False
+    """The manifest is that of the SIF itself, as `apptainer push oras://` makes it."""
+
+
+def fetch(
+    reference: Reference,
+    into: Path,
+    registry: Registry,
+    *,
+    gate: Gate = lambda _image, _evidence: None,
+    arch: str = "",
+    force: bool = False,
+    writer: convert.Writer | None = None,
+    epoch: int = 0,
+    progress: Progress = lambda _: None,
+) -> Image:
+    """Fetch the image that `reference` names to `into`: a .sif file, an .oci layout or a .tar of one.
+
+    A registry's SIF is taken as it is; where there is none, `writer` and `epoch` decide the bytes of one that is made
+    from the layers. The evidence is written beside the image as `Release` has it.
+
+    Raises:
+        ConflictError: `into` exists and `force` is false.
+        NotFoundError: there is no such image, or none for `arch`.
+        FormatError, LimitError: the registry sent something else than it promised.
+        ComputeOpsError: whatever `gate` raises; nothing has appeared then.
+    """
+    form = _form(into)
+    _require_free(into, force=force)
+    found = find(reference, registry, arch=arch, sif=form == ".sif")
+    with _folder_beside(into) as folder:
+        made = folder / into.name
+        if form == ".sif" and found.sif:
+            _fetch_sif(reference.repository, found, made, registry, progress)
+        else:
+            layout = made if form == ".oci" else folder / "layers.oci"
+            _fetch_layout(reference, found.manifest, layout, registry, progress)
+            if layout is not made:
+                progress("converting")
+                convert.convert(layout, made, writer=writer or convert.Writer(), epoch=epoch, arch=arch)
+        image = convert.open_image(made, arch)
+        if image.manifest != found.manifest.digest and not found.bare:
+            raise FormatError(f"{reference} is the manifest {found.manifest.digest}, and its image {image.manifest}")
+        progress("verifying")
+        gate(image, found.evidence)
+        _publish(folder, made, into, found.evidence, force=force)
+    return replace(image, path=into)
+
+
+def find(reference: Reference, registry: Registry, *, arch: str = "", sif: bool = True) -> Found:
+    """Return what `reference` names, with all evidence about it, and its SIF if `sif` asks for that.
+
+    Raises:
+        NotFoundError: there is no such image, or none for `arch`.
+    """
+    named = registry.resolve(reference.repository, target(reference))
+    manifest = _choose(named, reference, registry, arch, 0)
+    if one := _sif_layer(manifest.document):
+        return Found(manifest, (), one, bare=True)
+    referrers = registry.referrers(reference.repository, manifest.digest)
+    sifs = [one for one in referrers if one.artifact_type == oci.SIF_ARTIFACT] if sif else []
+    layer = _sif_layer(_referring(reference.repository, sifs[-1], manifest.digest, registry)) if sifs else None
+    return Found(manifest, _evidence(reference.repository, referrers, manifest.digest, registry), layer)
+
+
+def evidence(reference: Reference, registry: Registry, *, arch: str = "") -> list[Signed]:
+    """Return all evidence about the image that `reference` names, unverified.
+
+    Raises:
+        NotFoundError: there is no such image; FormatError, LimitError: a piece is broken or too large.
+    """
+    return list(find(reference, registry, arch=arch, sif=False).evidence)
+
+
+def fetch_files(reference: Reference, part: str, into: Path, registry: Registry, *, arch: str = "") -> list[Path]:
+    """Fetch the `recipe` or the `sources` of a release into the folder `into`, and return the files.
+
+    Raises:
+        NotFoundError: the release has none; FormatError: a file has a name that is none.
+    """
+    kinds = {"recipe": oci.RECIPE_ARTIFACT, "sources": oci.SOURCES_ARTIFACT}
+    repository = reference.repository
+    manifest = _choose(registry.resolve(repository, target(reference)), reference, registry, arch, 0)
+    listed = registry.referrers(repository, manifest.digest, kinds[part])
+    if not listed:
+        raise NotFoundError(f"{reference} has no {part} in {registry.base}")
+    layers = files(_referring(repository, listed[-1], manifest.digest, registry))
+    for layer in layers:
+        if not _FILE_NAME.fullmatch(layer.title):
+            raise FormatError(f"the {part} of {reference} has a file called {layer.title[:200]!r}")
+    for layer in layers:
+        registry.blob(repository, layer, into / layer.title)
+    return [into / layer.title for layer in layers]
+
+
+def _require_free(into: Path, *, force: bool) -> None:
+    if os.path.lexists(into) and not force:
+        raise ConflictError(f"{into} exists already", hint="choose another name, or pull again with --force")
+
+
+def _form(path: Path) -> str:
+    """Return the suffix of `path` that says what it shall be."""
+    for suffix in (".sif", ".oci", ".tar"):
+        if path.name.endswith(suffix) and path.name != suffix:
+            return suffix
+    raise UsageError(f"cannot tell what {path.name} shall be", hint="end the name with .sif, .oci or .tar")
+
+
+def _choose(found: Manifest, reference: Reference, registry: Registry, arch: str, depth: int) -> Manifest:
+    """Return the image manifest itself, or of an index the one for `arch`."""
+    if found.media_type in MANIFESTS:
+        return found
+    if found.media_type not in INDEXES or depth >= _INDEX_DEPTH:
+        raise FormatError(f"{reference} is no image but {found.media_type[:100]!r}, or an index too deep")
+    entries = oci.items(found.document, "manifests")
+    images = [one for one in entries if one.get("mediaType") in MANIFESTS | INDEXES and "artifactType" not in one]
+    fitting = [one for one in images if not arch or _platform(one) in {"", arch}] if len(images) > 1 else images
+    exact = [one for one in fitting if arch and _platform(one) == arch] or fitting
+    if not exact or (len(exact) > 1 and not arch):
+        known = ", ".join(sorted({_platform(one) for one in images} - {"", "unknown"}))
+        raise NotFoundError(
+            f"{reference} has no one image for architecture {arch or 'any'}; it has: {known or 'none'}",
+            hint="choose one with --arch",
+        )
+    chosen = Digest.parse(str(exact[0].get("digest")))  # the first that fits, as the image-spec says
+    return _choose(registry.resolve(reference.repository, str(chosen)), reference, registry, arch, depth + 1)
+
+
+def _platform(entry: Mapping[str, Any]) -> str:
+    platform = entry.get("platform")
+    return str(platform.get("architecture", "")) if isinstance(platform, dict) else ""
+
+
+def _sif_layer(manifest: Mapping[str, Any]) -> Descriptor | None:
+    """Return the layer of a manifest that is nothing but one SIF."""
+    layers = files(manifest)
+    return layers[0] if len(layers) == 1 and layers[0].media_type in _SIF_LAYERS else None
+
+
+def _referring(repository: str, what: Descriptor, subject: Digest, registry: Registry) -> dict[str, Any]:
+    """Return the manifest of a referrer; what a registry lists is believed only if the manifest says the same."""
+    document = registry.resolve(repository, str(what.digest)).document
+    about = document.get("subject")
+    if not isinstance(about, dict) or about.get("digest") != str(subject):
+        raise FormatError(f"{registry.base} lists {what.digest} as about {subject}, and it is not")
+    return document
+
+
+def _evidence(
+    repository: str, referrers: Sequence[Descriptor], subject: Digest, registry: Registry
+) -> tuple[Signed, ...]:
+    """Return all evidence; signatures of several envelopes with one payload are put together."""
+    listed = [one for one in referrers if one.artifact_type == oci.EVIDENCE_ARTIFACT]
+
+    def envelope(what: Descriptor) -> tuple[int, Signed]:
+        layers = files(_referring(repository, what, subject, registry))
+        if len(layers) != 1 or layers[0].media_type != oci.ENVELOPE:
+            raise FormatError(f"the evidence {what.digest} in {registry.base} is not one envelope")
+        data = registry.read(repository, layers[0].digest, LIMITS.evidence_bytes)
+        return len(data), _signed(data, what.digest)
+
+    found: dict[tuple[str, bytes], Signed] = {}
+    total = 0
+    with ThreadPoolExecutor(THREADS) as pool:
+        for size, one in pool.map(envelope, listed):
+            total += size
+            if total > LIMITS.evidence_total_bytes:
+                pool.shutdown(cancel_futures=True)
+                raise LimitError(f"the evidence about {subject} is larger than {LIMITS.evidence_total_bytes} bytes")
+            key = one.payload_type, one.payload
+            before = found[key].signatures if key in found else ()
+            found[key] = replace(one, signatures=tuple(dict.fromkeys((*before, *one.signatures))))
+    return tuple(found.values())
+
+
+def _signed(data: bytes, digest: Digest) -> Signed:
+    try:
+        return Signed.from_json(json.loads(data))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the evidence {digest} is no envelope: {error}") from error
+
+
+def _fetch_sif(repository: str, found: Found, made: Path, registry: Registry, progress: Progress) -> None:
+    assert found.sif is not None
+    registry.blob(repository, found.sif, made, _Meter(progress, found.sif.size).part())
+    made.chmod(0o755)  # a SIF is a program: its first line names what runs it
+
+
+def _fetch_layout(
+    reference: Reference, manifest: Manifest, layout: Path, registry: Registry, progress: Progress
+) -> None:
+    """Fetch config and layers, several at once, into a layout."""
+    document = manifest.document
+    parts = [Descriptor.read(document.get("config")), *files(document)]
+    unique = {part.digest: part for part in parts}
+    total = sum(part.size for part in unique.values())
+    if total > LIMITS.image_bytes:
+        raise LimitError(f"{reference} has {total} bytes; at most {LIMITS.image_bytes} are fetched")
+    meter = _Meter(progress, total)
+    with oci.LayoutWriter(layout) as writer, ThreadPoolExecutor(THREADS) as pool:
+        waiting = [
+            pool.submit(registry.blob, reference.repository, part, writer.place(part.digest), meter.part())
+            for part in unique.values()
+        ]
+        try:
+            for one in waiting:
+                one.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        writer.close(manifest.body, target(reference))
+
+
+class _Meter:
+    """Progress of several downloads at once, as one number."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._lock = threading.Lock()
+        self._parts: list[int] = []
+
+    def part(self) -> Callable[[int, int | None], None]:
+        """Return what one of the downloads calls."""
+        number = len(self._parts)
+        self._parts.append(0)
+
+        def report(done: int, _total: int | None) -> None:
+            with self._lock:
+                self._parts[number] = done
+                self._progress(f"{sum(self._parts) / _MIB:.0f} of {self._total / _MIB:.0f} MiB")
+
+        return report
+
+
+@contextlib.contextmanager
+def _folder_beside(into: Path) -> Iterator[Path]:
+    """Give an empty folder beside `into`, gone at the end; what a killed fetch left there is removed first."""
+    into.parent.mkdir(parents=True, exist_ok=True)
+    for left in into.parent.glob(f"{_PREFIX}*"):
+        _remove_stale(left)
+    folder, lock = _locked_folder(into.parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_folder(parent: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():  # nobody took it for a stale one before it was locked
+            return folder, lock
+        os.close(lock)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove the folder unless a living process holds it."""
+    with contextlib.suppress(OSError):  # gone, or another user's
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _publish(folder: Path, made: Path, into: Path, found: Sequence[Signed], *, force: bool) -> None:
+    """Put evidence and image in their places, the image last; evidence of an image that was there before goes."""
+    _require_free(into, force=force)  # again: hours may have passed
+    new, old = Release.beside(made), Release.beside(into)
+    for signed in found:
+        new.add_evidence(_word(signed), signed)
+    if old.folder.exists():
+        old.folder.replace(folder / "old.release")
+    if new.folder.exists():
+        new.folder.replace(old.folder)
+    if into.is_dir() and not into.is_symlink():
+        into.replace(folder / "old")
+    made.replace(into)
+
+
+def _word(signed: Signed) -> str:
+    """Return a word for the file name of evidence: the last part of its kind that says something."""
+    kind = str(oci.document(signed.payload).get("predicateType", ""))
+    words = [word for word in re.split(r"[^a-z0-9-]+", kind.lower()) if re.search("[a-z]", word)]
+    return next((word[:40] for word in reversed(words) if not re.fullmatch(r"v[0-9]*", word)), "evidence")

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -225,20 +225,24 @@ def _keyid(known: _PublicKey) -> str:
 
 def _certificate(data: bytes) -> tuple[str, bytes, tuple[str, ...]]:
     from pysequoia import Cert
+    from pysequoia.packet import PacketPile, Tag
 
     try:
-        found: list[Any] = Cert.split_bytes(data)
+        tags = [packet.tag for packet in PacketPile.from_bytes(data)]
+        found = [
+            (str(one.fingerprint).lower(), bytes(one), tuple(str(user) for user in one.user_ids))
+            for one in Cert.split_bytes(data)
+        ]
     except (RuntimeError, ValueError) as error:
         raise FormatError(f"not an OpenPGP public key: {_first_line(error)}", hint=_HINT) from None
+    if Tag.SecretKey in tags or Tag.SecretSubkey in tags:
+        raise FormatError("there is a secret OpenPGP key in it", hint=_HINT)
     if len(found) != 1:
         raise FormatError(f"{len(found)} OpenPGP keys in it; a key has one", hint="put each key into its file")
-    (one,) = found
-    fingerprint = str(one.fingerprint).lower()
+    fingerprint = found[0][0]
     if len(fingerprint) != _FINGERPRINT_LENGTH:
         raise FormatError(f"OpenPGP key {fingerprint} is not of version 4; a SIF has room for no other fingerprint")
-    if one.has_secret_keys:
-        raise FormatError(f"OpenPGP key {fingerprint} is a secret key", hint=_HINT)
-    return fingerprint, bytes(one), tuple(str(user) for user in one.user_ids)
+    return found[0]
 
 
 def _first_line(error: Exception) -> str:

@@ -72,6 +72,13 @@ class Scope:
             return repository.startswith(self.pattern[:-1])
         return repository == self.pattern
 
+    def reaches(self, action: str, prefix: str) -> bool:
+        """Return whether this scope covers `action` on any repository whose name begins with `prefix`."""
+        if ACTIONS.index(action) > ACTIONS.index(self.action):
+            return False
+        below = self.pattern.rstrip("*")
+        return below.startswith(prefix) or (below != self.pattern and prefix.startswith(below))
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -86,6 +93,10 @@ class Caller:
     def may(self, action: str, repository: str) -> bool:
         """Return whether a scope of this caller covers `action` on `repository`."""
         return any(scope.allows(action, repository) for scope in self.scopes)
+
+    def may_below(self, action: str, prefix: str) -> bool:
+        """Return whether a scope of this caller covers `action` on any repository whose name begins with `prefix`."""
+        return any(scope.reaches(action, prefix) for scope in self.scopes)
 
     def sees(self, repository: Repository) -> bool:
         """Return whether this caller may know that `repository` exists."""

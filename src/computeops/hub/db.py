@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -161,6 +162,7 @@ class Database:
         self._version = -1
         self._remembered: dict[Hashable, Any] = {}
         self._remembered_bytes = 0
+        self._remembering = Lock()
 
     @classmethod
     def in_folder(cls, data: Path) -> "Database":
@@ -177,19 +179,22 @@ class Database:
     ) -> _T:
         """Return what `find` returns, from memory if nothing at all was committed since; `key` names the question.
 
-        Only the thread of the event loop may ask: it is what makes the reads of the registry fast. `size`: about how
-        many bytes the answer takes in memory.
+        It is what makes the reads of the registry fast. `size`: about how many bytes the answer takes in memory.
         """
-        # SQLite's own counter: it changes with every commit of any other connection, of this process or another
-        version = self._watch.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._version or self._remembered_bytes > _REMEMBERED_BYTES:
-            self._remembered.clear()
-            self._remembered_bytes, self._version = 0, version
-        try:
-            found: _T = self._remembered[key]
-        except KeyError:
-            found = self._remembered[key] = find()
-            self._remembered_bytes += size(found)
+        with self._remembering:
+            # SQLite's own counter: it changes with every commit of any other connection, of this process or another
+            version = self._watch.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._version or self._remembered_bytes > _REMEMBERED_BYTES:
+                self._remembered.clear()
+                self._remembered_bytes, self._version = 0, version
+            if key in self._remembered:
+                known: _T = self._remembered[key]
+                return known
+        found = find()
+        with self._remembering:
+            if version == self._version:  # else it may be older than what others remember by now
+                self._remembered[key] = found
+                self._remembered_bytes += size(found)
         return found
 
     @contextmanager

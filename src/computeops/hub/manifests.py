@@ -5,7 +5,7 @@ again in that repository. Every other tag behaves as in any registry.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -247,3 +247,23 @@ def _tagged(connection: sa.Connection, repository: Repository, digest: str) -> b
         tags.c.repository == repository.id, tags.c.digest == digest, sa.not_(tags.c.retired)
     )
     return connection.execute(query.limit(1)).first() is not None
+
+
+def users(database: Database, repository: Repository, digests: Sequence[str]) -> list[str]:
+    """Return the manifests and indexes that consist of any of `digests`."""
+    query = sa.select(parts.c.manifest).distinct().where(parts.c.repository == repository.id)
+    with database.read() as connection:
+        return list(connection.scalars(query.where(parts.c.digest.in_(digests)).order_by(parts.c.manifest)))
+
+
+def names(database: Database, repository: Repository, blob: str) -> list[str]:
+    """Return the tags behind which `blob` is: of the manifest it is a part of, of that one's subject, of indexes."""
+    holders = users(database, repository, [blob])
+    here = manifests.c.repository == repository.id
+    query = sa.select(manifests.c.subject).where(here, manifests.c.digest.in_(holders), manifests.c.subject != "")
+    with database.read() as connection:
+        holders += connection.scalars(query)
+    holders += users(database, repository, holders)
+    tagged = sa.select(tags.c.name).where(tags.c.repository == repository.id, sa.not_(tags.c.retired))
+    with database.read() as connection:
+        return list(connection.scalars(tagged.where(tags.c.digest.in_(holders)).order_by(tags.c.name)))

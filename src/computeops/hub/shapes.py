@@ -32,8 +32,9 @@ def answer(hub: Hub, request: Request, error: ComputeOpsError) -> Response:
         body: dict[str, Any] = {"error": {"code": error.status, "message": _text(error)}}
         return JSONResponse(body, error.status)
     if path.startswith("/api/"):
-        said = {"status": error.status, "message": error.message, "hint": error.hint}
-        return JSONResponse({"error": said}, error.status)
+        from computeops.hub.api import failure
+
+        return failure(error)
     if path.startswith(("/pks/", "/auth/")):
         return PlainTextResponse(_text(error) + "\n", error.status)
     return _page(hub, request, error)

@@ -39,6 +39,8 @@ class Limits:
     """Files, folders and links of one image."""
     path_bytes: int = 4096
     """One path or link target inside an image (Linux PATH_MAX)."""
+    name_bytes: int = 255
+    """One component of a path (Linux NAME_MAX)."""
     path_depth: int = 1024
     """Components of one path inside an image."""
     xattr_bytes: int = 1 * MIB
@@ -49,6 +51,12 @@ class Limits:
     """Slots in the descriptor table of a SIF."""
     package_database_bytes: int = 512 * MIB
     """A dpkg, apk or rpm database inside an image."""
+    package_files_bytes: int = 1 * GIB
+    """All files of one image that record packages, together: databases, file lists, copyright files, metadata."""
+    package_records: int = 1_000_000
+    """Packages of one image, and files that record them."""
+    test_output_bytes: int = 1 * MIB
+    """Output of one test, both streams together; of more, the beginning and the end are kept."""
     http_seconds: float = 60.0
     """Silence on a connection before it is given up."""
     json_answer_bytes: int = 64 * MIB

@@ -1,0 +1,93 @@
+"""Debian's packages: var/lib/dpkg/status, and status.d where there is no dpkg (distroless).
+
+Formats: deb-control(5), dpkg-query(1), and for licences copyright-format 1.0 (DEP 5).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+from computeops.check.inventory.fields import Paragraph, paragraphs
+from computeops.check.inventory.license import all_of
+from computeops.check.inventory.model import Files, Found, Package, System, Unread
+from computeops.check.inventory.purl import purl
+from computeops.errors import FormatError
+
+_STATUS = "var/lib/dpkg/status"
+_STATUS_D = "var/lib/dpkg/status.d/"
+_INFO = "var/lib/dpkg/info/"
+_SUMS = ".md5sums"
+_DOC = re.compile(r"usr/share/doc/[^/]+(?:/copyright)?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
+_VERSION = re.compile(r"[!-~]{1,256}")
+_SOURCE = re.compile(r"(\S+)(?:\s+\((\S+)\))?")
+_GONE = {"not-installed", "config-files"}
+_FORMAT = b"copyright-format/1."
+
+
+def wanted(path: str) -> bool:
+    """Return whether the file at `path` belongs to dpkg's records, or is a copyright file."""
+    if path.startswith("var/lib/dpkg/"):
+        return path == _STATUS or path.startswith(_STATUS_D) or (path.startswith(_INFO) and path.endswith(".list"))
+    return path.startswith("usr/share/doc/") and _DOC.fullmatch(path) is not None
+
+
+def read(files: Files, system: System, claimed: Callable[[str], bool]) -> Iterator[Found | Unread]:
+    """Yield every package that is unpacked, whatever its state; conffiles that were left behind are no package.
+
+    Raises:
+        FormatError: a paragraph has no name or version, or a line is no field.
+    """
+    for place in _places(files):
+        data = files.get(place)
+        for line, fields in paragraphs(data or b"", place):
+            # What was never unpacked has no version, and distroless images have no status.
+            if fields.get("status", "").rpartition(" ")[2] not in _GONE:
+                package = _package(fields, files, system, place, line)
+                yield Found(package, _owned(package, files, place, claimed))
+
+
+def _places(files: Files) -> Iterable[str]:
+    if files.get(_STATUS) is not None:
+        yield _STATUS
+    yield from sorted(path for path in files.content if path.startswith(_STATUS_D) and not path.endswith(_SUMS))
+
+
+def _package(fields: Paragraph, files: Files, system: System, place: str, line: int) -> Package:
+    name, version, arch = (fields.get(key, "") for key in ("package", "version", "architecture"))
+    if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version) or (arch and not _NAME.fullmatch(arch)):
+        raise FormatError(f"/{place}, line {line}: not a package: {name[:80]!r} {version[:80]!r} {arch[:80]!r}")
+    source = _SOURCE.fullmatch(fields.get("source", "") or name)
+    if source is None or not _NAME.fullmatch(source[1]):
+        raise FormatError(f"/{place}, line {line}: not a source package: {fields['source'][:80]!r}")
+    return Package(
+        "deb",
+        name,
+        version,
+        purl("deb", system.id, name, version, {"arch": arch, "distro": system.distro}),
+        place,
+        arch,
+        source[1],
+        source[2] or version,
+        _license(files.get(f"usr/share/doc/{name}/copyright")),
+    )
+
+
+def _license(data: bytes | None) -> str:
+    """Return the licences of a machine-readable copyright file; "" for one that only people can read."""
+    if data is None or _FORMAT not in data[:1024]:
+        return ""
+    names: list[str] = []
+    for _, fields in paragraphs(data, "copyright", strict=False):
+        # The paragraphs with files say what applies; one with a licence alone is its text.
+        if "files" in fields and (name := fields.get("license", "").partition("\n")[0]):
+            names.append(name)
+    return all_of(names)
+
+
+def _owned(package: Package, files: Files, place: str, claimed: Callable[[str], bool]) -> tuple[str, ...]:
+    if place != _STATUS:  # distroless: checksum and path, no list
+        lines = (files.get(f"{place}{_SUMS}") or b"").decode(errors="surrogateescape").split("\n")
+        return tuple(path for line in lines if claimed(path := files.real(line.partition("  ")[2].lstrip("/"))))
+    data = files.get(f"{_INFO}{package.name}:{package.arch}.list") or files.get(f"{_INFO}{package.name}.list") or b""
+    paths = (line.lstrip("/") for line in data.decode(errors="surrogateescape").split("\n"))
+    return tuple(files.real(path) for path in paths if claimed(path))

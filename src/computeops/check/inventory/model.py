@@ -1,0 +1,123 @@
+"""The nouns of an inventory: System, Package, Unread, Inventory, and the Protocol of a package database."""
+
+import posixpath
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+_LINKS_FOLLOWED = 40
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """The operating system of an image: its os-release (https://www.freedesktop.org/software/systemd/man/os-release)."""
+
+    id: str = "linux"  # os-release(5): the default of ID
+    """`ID`: debian, ubuntu, alpine, rocky ...; `linux` where it is not said."""
+    version: str = ""
+    """`VERSION_ID`, or `VERSION_CODENAME` where there is none, as in Debian's testing."""
+    title: str = ""
+    """`PRETTY_NAME`, for people."""
+
+    @property
+    def distro(self) -> str:
+        """`debian-12`: the value of a purl's qualifier `distro`."""
+        return f"{self.id}-{self.version}" if self.version else self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One installed package."""
+
+    kind: str
+    """Type of its purl: deb, apk, rpm or pypi."""
+    name: str
+    version: str
+    """As its package manager compares it, with epoch and release."""
+    purl: str
+    """https://github.com/package-url/purl-spec"""
+    place: str
+    """The file in the image that says so, without a leading `/`."""
+    arch: str = ""
+    """In the words of its distribution; empty: not said."""
+    source: str = ""
+    """Name of the source package, by which distributions publish their advisories; empty: none is known."""
+    source_version: str = ""
+    license: str = ""
+    """SPDX expression; what SPDX has no name for is a LicenseRef. Empty: the package does not say it by machine."""
+    owner: str = ""
+    """purl of the distribution's package that `place` belongs to, for a package of another kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Something in an image that says what is installed, and that was not understood."""
+
+    kind: str
+    """conda, npm, guix ..., or the kind of package whose record is faulty."""
+    place: str
+    """A file or folder in the image; of several the first."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The packages of an image that were found, and the traces of others."""
+
+    system: System
+    packages: tuple[Package, ...]
+    """In the order of kind, name, version and place."""
+    unread: tuple[Unread, ...] = ()
+    """What is there but could not be read: while this is not empty, the inventory is known to be incomplete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One record of a package database."""
+
+    package: Package
+    files: tuple[str, ...] = ()
+    """Those of its files that some other kind of package claims."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The few files of an image that say which packages it has."""
+
+    content: Mapping[str, bytes]
+    links: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Path and text of symbolic links that may lead to such a file."""
+
+    def real(self, path: str) -> str:
+        """Return `path` with every known symbolic link in it followed; a circle is left as it is."""
+        for _ in range(_LINKS_FOLLOWED):
+            parts = path.split("/")
+            heads = ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+            link = next((head for head in heads if head in self.links), None)
+            if link is None:
+                return path
+            target = posixpath.join("/", posixpath.dirname(link), self.links[link])
+            # Clamped at the root of the image, as the kernel does it in a container.
+            path = posixpath.normpath(target + path[len(link) :]).lstrip("/")
+        return path
+
+    def get(self, path: str) -> bytes | None:
+        """Return the content of the file that `path` leads to, or None."""
+        return self.content.get(self.real(path))
+
+
+class Database(Protocol):
+    """A module of `computeops.check.inventory`: one format in which packages are recorded."""
+
+    def wanted(self, path: str) -> bool:
+        """Return whether the file or link at `path` is needed to read records of this format."""
+        ...
+
+    def read(self, files: Files, system: System, claimed: Callable[[str], bool]) -> Iterator[Found | Unread]:
+        """Yield every package that is recorded; `claimed` says which of its files are to be named.
+
+        Raises:
+            FormatError: the database is broken; the message names the file and the place in it.
+        """
+        ...

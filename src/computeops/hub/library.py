@@ -119,13 +119,21 @@ class Library:
         return RedirectResponse(place, 303)
 
     def _find(self, request: Request) -> tuple[Repository, SifFile]:
-        name, reference = _reference(request.path_params["reference"])
+        name, reference = self._reference(request)
         repository = self._visible(self._hub.caller(request.scope), name)
         if isinstance(reference, Digest):  # a hash means one file, whatever ?arch= says
             return repository, sifs.described(self._hub, repository, reference)
         arch = request.query_params.get("arch", "")
         row = sifs.manifest_of(self._hub, repository, reference, arch)
         return repository, sifs.file_of(self._hub, repository, row)
+
+    def _reference(self, request: Request) -> tuple[str, Digest | str]:
+        """Return the repository and the tag or hash of `a/b/c:tag`."""
+        # clients take the host in library://HOST/b/c for a first component, and ask their default remote
+        host = self._hub.url(request.scope).partition("://")[2]
+        text = request.path_params["reference"].strip("/").removeprefix(f"{host}/")
+        name, _, target = text.partition(":")
+        return _repository(name), _hash(target) if target.startswith("sha256.") else target or "latest"
 
     def _visible(self, caller: Caller, name: str) -> Repository:
         found = self._hub.database.repository(name)
@@ -169,8 +177,9 @@ class Library:
                 file = sifs.file_of(self._hub, entry.repository, row)
             except ComputeOpsError:
                 continue  # not every image has a SIF
-            known = self._described(entry.repository, file) | {"tags": [entry.tag], "description": entry.summary}
-            found.setdefault(known["id"], known)["tags"] = sorted({entry.tag, *found[known["id"]]["tags"]})
+            described = self._described(entry.repository, file) | {"tags": [entry.tag], "description": entry.summary}
+            known = found.setdefault(described["id"], described)
+            known["tags"] = sorted({entry.tag, *known["tags"]})
         return list(found.values())
 
     # push
@@ -285,17 +294,11 @@ class Library:
 
     async def delete(self, request: Request) -> Response:
         """Delete a tag, or a file by its hash; only 200 is understood."""
-        name, reference = _reference(request.path_params["reference"])
+        name, reference = self._reference(request)
         self._require(request, "delete", name)
         repository = await to_thread(self._visible, self._hub.caller(request.scope), name)
         await to_thread(shelf.delete, self._hub, repository, reference)
         return _data({})
-
-
-def _reference(text: str) -> tuple[str, Digest | str]:
-    """Return the repository and the tag or hash of `a/b/c:tag`."""
-    name, _, target = text.strip("/").partition(":")
-    return _repository(name), _hash(target) if target.startswith("sha256.") else target or "latest"
 
 
 def _repository(name: str) -> str:

@@ -19,6 +19,7 @@ PROGRAMS = {
     "buildah": ["buildah"],
     "mmdebstrap": ["mmdebstrap"],
     "podman": ["podman"],
+    "registry": ["docker-registry"],
     "skopeo": ["skopeo"],
     "squashfs": ["mksquashfs", "sqfstar", "unsquashfs"],
 }

@@ -44,7 +44,8 @@ Login = Callable[["Answer"], Headers]
 CHUNK = 1024 * 1024
 _REDIRECTS = 10
 _ATTEMPTS = 4
-_PAUSE = 0.5  # seconds before the second attempt; doubled before each further one
+PAUSE = 0.5
+"""Seconds before the second attempt; doubled before each further one."""
 _MESSAGE_BYTES = 64 * 1024
 _SAFE = frozenset({"GET", "HEAD"})
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
@@ -106,8 +107,9 @@ class Stream:
 class Session:
     """Connections that are kept and re-used; a context manager. Not for several threads at once."""
 
-    def __init__(self, *, seconds: float = LIMITS.http_seconds) -> None:
+    def __init__(self, *, seconds: float = LIMITS.http_seconds, pause: float = PAUSE) -> None:
         self._seconds = seconds
+        self._pause = pause
         self._client: httpx2.Client | None = None
 
     def __enter__(self) -> Self:
@@ -121,6 +123,10 @@ class Session:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+    def wait(self, attempt: int) -> None:
+        """Wait as long as becomes the failure of this attempt, counted from 1."""
+        time.sleep(self._pause * 2 ** (attempt - 1))
 
     def request(
         self,
@@ -197,7 +203,7 @@ class Session:
                 if response.status_code not in _TRY_AGAIN or attempt == attempts:
                     return response
                 response.close()
-            time.sleep(_PAUSE * 2 ** (attempt - 1))
+            self.wait(attempt)
         raise AssertionError
 
     def _http(self) -> "httpx2.Client":
@@ -331,7 +337,7 @@ class _Download:
                     attempt, farthest = 1, self._size
                 if attempt == _ATTEMPTS:
                     raise
-                time.sleep(_PAUSE * 2 ** (attempt - 1))
+                self._session.wait(attempt)
                 attempt += 1
 
     def _part(self) -> None:

@@ -80,11 +80,19 @@ class Descriptor:
 class Registry:
     """One registry, and who we are to it; a context manager that closes its connections."""
 
-    def __init__(self, hub: str, credentials: Credentials | None = None, *, login: Login | None = None) -> None:
+    def __init__(
+        self,
+        hub: str,
+        credentials: Credentials | None = None,
+        *,
+        login: Login | None = None,
+        pause: float = http.PAUSE,
+    ) -> None:
         """Raise UsageError if `hub` is no address. `login` is used in place of what `credentials` know."""
         self.base = base_url(hub)
         self.login = login or (credentials.login(hub) if credentials else None)
         self._tokens = Tokens(self.base, self.login)
+        self._pause = pause
         self._own = threading.local()
         self._sessions: list[Session] = []
 
@@ -103,7 +111,7 @@ class Registry:
     def session(self) -> Session:
         """The connections of this thread."""
         if not hasattr(self._own, "session"):
-            self._own.session = Session()
+            self._own.session = Session(pause=self._pause)
             self._sessions.append(self._own.session)
         session: Session = self._own.session
         return session

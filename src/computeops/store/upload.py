@@ -6,7 +6,6 @@ arrived before a break stays, and closed by PUT.
 
 import hashlib
 import io
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +18,6 @@ from computeops.store.oci import Registry
 
 _ONE_PUT = 4 * 1024 * 1024
 _ATTEMPTS = 4
-_PAUSE = 0.5  # seconds before the second attempt; doubled before each further one
 _GONE = frozenset({400, 401, 404})  # the upload cannot be continued: it is begun again
 _ASK_AGAIN = frozenset({409, 416})  # it has other bytes than we think, or the broken request still holds it
 
@@ -70,7 +68,7 @@ class _Upload:
                     attempt, farthest = 1, self._hashed
                 if attempt == _ATTEMPTS:
                     raise
-                time.sleep(_PAUSE * 2 ** (attempt - 1))
+                self._registry.session.wait(attempt)
                 attempt += 1
                 if self._registry.exists(self._repository, self._digest, push=True):  # only the answer was lost
                     return

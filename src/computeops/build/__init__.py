@@ -127,7 +127,7 @@ def build(
             f"{LOCK_NAME} was made for another state of the recipe",
             hint=f"run `computeops lock {folder}` to pin the inputs again",
         )
-    fetched = sources.fetch(pinned.materials, folder, place)
+    fetched = sources.fetch([one for one in pinned.materials if one.role != "base"], folder, place)
     files = {f"{material.role}/{material.name}": path for material, path in fetched.items()}
     job = Job(folder=folder, recipe=recipe, variant=chosen, lock=pinned, files=files, place=place)
     built = find(recipe.build.builder).build(job)

@@ -5,13 +5,15 @@ repository and without network, so two builds of one lock give equal trees.
 """
 
 import shlex
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from computeops import proc
-from computeops.build import apt, namespace, noise
+from computeops.build import apt, log, namespace
 from computeops.build.model import Built, Job, Material, Pins, Place
+from computeops.build.noise import Quiet
 from computeops.errors import BuildError
 from computeops.image.archive import TarFile
 from computeops.recipe import Recipe
@@ -19,7 +21,8 @@ from computeops.recipe import Recipe
 _INSIDE = "/usr/src/computeops"
 """Where build.sh and the sources are while it runs."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_TAIL = 30
+_CAPABILITIES = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+net_bind_service,+setfcap,+setgid,+setpcap,+setuid"
+"""What a container usually may, less chroot: enough to install, not enough to leave the root."""
 _FAILED = "computeops: the build file failed"
 
 
@@ -45,34 +48,38 @@ def build(job: Job) -> Built:
     """Install the locked packages into an empty root, run build.sh in it, and quieten what remains."""
     proc.need("mmdebstrap")
     proc.need("dpkg-deb")
-    place = job.place
-    repository, log, out = place.work / "repository", place.work / "build.log", place.work / "root.tar"
+    place, network = job.place, job.recipe.build.network
+    repository, out = place.work / "repository", place.work / "root.tar"
     _repository(job, repository)
     hook = place.work / "finish"
     hook.write_text(_hook(job))
     hook.chmod(0o755)
-    environment = _environment(job, {"TMPDIR": str(place.work), "DEBIAN_FRONTEND": "noninteractive"})
-    argv = [
-        *namespace.prefix(network=job.recipe.build.network),
-        *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
-        *("mmdebstrap", "--mode=root", "--variant=essential", "--format=tar", "--skip=output/dev"),
-        *(("--skip=chroot/mount/sys",) if job.recipe.build.network else ()),
-        f"--include={','.join(sorted(_package(one) for one in job.lock.of_role('package')))}",
-        *("--dpkgopt=force-confold", f'--customize-hook={shlex.quote(str(hook))} "$1"'),
-        *(job.recipe.build.suite, str(out), f"deb [trusted=yes] copy:{repository} ./"),
-    ]
-    place.progress(f"installing {len(job.lock.of_role('package'))} packages")
-    _run(argv, log, place)
-    command = job.recipe.run.command
+    packages = job.lock.of_role("package")
+    with namespace.box(place.work, readable=[place.cache / "sources"], network=network) as box:
+        environment = _environment(job, {"TMPDIR": str(box.folder), "DEBIAN_FRONTEND": "noninteractive"})
+        argv = box.argv(
+            *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
+            *("mmdebstrap", "--mode=root", "--variant=essential", "--format=tar"),
+            *("--skip=output/dev", "--skip=chroot/mount/sys"),
+            f"--include={','.join(sorted(_package(one) for one in packages))}",
+            *("--dpkgopt=force-confold", f'--customize-hook={shlex.quote(str(hook))} "$1"'),
+            *(job.recipe.build.suite, str(out), f"deb [trusted=yes] copy:{repository} ./"),
+        )
+        place.progress(f"installing {len(packages)} packages")
+        log.follow(argv, log.path(job), what="mmdebstrap", progress=place.progress, step=_step, last=_FAILED)
     return Built(
-        tree=TarFile(out),
-        command=command,
+        tree=Quiet(TarFile(out)),
+        command=(),
         env={"PATH": _PATH, "LANG": "C.UTF-8"},
         labels={},
         working_dir="",
         materials=job.lock.materials,
-        log=log,
+        log=log.path(job),
     )
+
+
+def _step(line: str) -> str:
+    return line.removeprefix("I: ") if line.startswith("I: ") else ""
 
 
 def _package(material: Material) -> str:
@@ -107,51 +114,30 @@ def _environment(job: Job, more: Mapping[str, str]) -> dict[str, str]:
 
 def _hook(job: Job) -> str:
     """Return the script that mmdebstrap runs when all packages are installed, with the root in `$1`."""
-    lines = ["#!/bin/sh", "set -eu", "root=$1"]
+    inside: list[str] = []
+    lines = ["#!/bin/sh", "set -eu", "umask 022", "root=$1"]
     if job.recipe.build.file:
-        lines += _build_file(job, job.folder / job.recipe.build.file)
+        file = job.folder / job.recipe.build.file
+        copy = job.place.work / "build-file"
+        shutil.copyfile(file, copy)
+        copies = [*job.sources().items(), (file.name, copy)]
+        lines.append(f'mkdir -p "$root{_INSIDE}"')
+        lines += [f'cp {shlex.quote(str(path))} "$root{_INSIDE}/"{shlex.quote(name)}' for name, path in copies]
+        lines.append(f'chmod 755 "$root{_INSIDE}/"{shlex.quote(file.name)}')
+        inside = [f'{_call(job, file)} || {{ echo "{_FAILED} ($?)"; exit 1; }}', f"rm -rf {_INSIDE}"]
     if removed := [name for name in job.lock.options.get("removed", []) if isinstance(name, str)]:
-        lines.append(f'chroot "$root" dpkg --purge --force-depends {shlex.join(removed)}')
-    return "\n".join([*lines, noise.script()])
+        inside.append(f"dpkg --purge --force-depends {shlex.join(removed)}")
+    if inside:
+        # all in one: once the build file has run, no program of the root is ours to start any more
+        script = shlex.quote("\n".join(["set -eu", *inside]))
+        lines.append(f'chroot "$root" setpriv --bounding-set={_CAPABILITIES} sh -c {script}')
+    return "\n".join([*lines, ""])
 
 
-def _build_file(job: Job, file: Path) -> list[str]:
-    """Return the lines that run the build file inside the root, its sources beside it."""
+def _call(job: Job, file: Path) -> str:
+    """Return the command that runs the build file inside the root."""
     variables = _environment(job, {"MAKEFLAGS": f"-j{job.place.jobs}" if job.place.jobs else "", **job.options})
     inside = f"{_INSIDE}/{file.name}"
     has_interpreter = file.read_bytes()[:2] == b"#!"
     command = [inside] if has_interpreter else ["/bin/sh", "-eu", inside]
-    run = shlex.join(["env", "-i", "-C", _INSIDE, *(f"{k}={v}" for k, v in variables.items()), *command])
-    copies = [f'cp {shlex.quote(str(path))} "$root{_INSIDE}/"{name}' for name, path in _inputs(job, file)]
-    return [
-        f'mkdir -p "$root{_INSIDE}"',
-        *copies,
-        f'chmod 755 "$root"{shlex.quote(inside)}',
-        "umask 022",
-        f'chroot "$root" {run} || {{ echo "{_FAILED} ($?)"; exit 1; }}',
-        f'rm -rf "$root{_INSIDE}"',
-    ]
-
-
-def _inputs(job: Job, file: Path) -> list[tuple[str, Path]]:
-    named = [(shlex.quote(name), path) for name, path in job.sources().items()]
-    return [*named, (shlex.quote(file.name), file)]
-
-
-def _run(argv: list[str], log: Path, place: Place) -> None:
-    """Run mmdebstrap with its output in `log`; the error of a failed build carries the end that matters."""
-    tail: list[str] = []
-    with log.open("w") as file:
-
-        def line(text: str) -> None:
-            file.write(f"{text}\n")
-            if _FAILED not in "".join(tail[-1:]):
-                tail[:] = [*tail[1 - _TAIL :], text]
-            if text.startswith("I: "):
-                place.progress(text.removeprefix("I: "))
-
-        try:
-            proc.stream(argv, line=line, error=BuildError)
-        except BuildError as error:
-            shown = "\n".join(f"  {text}" for text in tail)
-            raise BuildError(f"mmdebstrap failed:\n{shown}", hint=f"the whole output is in {log}") from error
+    return shlex.join(["env", "-i", "-C", _INSIDE, *(f"{k}={v}" for k, v in variables.items()), *command])

@@ -79,21 +79,29 @@ def fetch(materials: Sequence[Material], folder: Path, place: Place) -> dict[Mat
 def _cached(material: Material, folder: Path, place: Place) -> Path:
     store = place.cache / "sources"
     target = store / material.digest.hex
-    if target.is_file() and _digest(target) == material.digest:
+    # what lies beside the recipe is looked at every time: a change must be noticed, not covered by an old copy
+    if not material.uri.startswith("path:") and target.is_file() and digest_of(target) == material.digest:
         return target
-    store.mkdir(parents=True, exist_ok=True)
+    _open_store(store)
     with tempfile.TemporaryDirectory(dir=store, prefix=".new-") as scratch:
         file = Path(scratch) / "file"
         place.progress(f"fetching {material.name}")
         _get(material.uri, file, folder, material.digest)
-        got = _digest(file)
+        got = digest_of(file)
         if got != material.digest:
             raise FormatError(
                 f"{material.name} from {material.uri} has the digest {got}, not {material.digest}",
                 hint="if the new content is right, correct the recipe or run `computeops lock` again",
             )
+        file.chmod(0o644)
         file.replace(target)
     return target
+
+
+def _open_store(store: Path) -> None:
+    """Make the folder of fetched files, readable in the box of a build, where everyone is somebody else."""
+    store.mkdir(parents=True, exist_ok=True)
+    store.chmod(0o755)
 
 
 def _get(uri: str, into: Path, folder: Path, digest: Digest | None = None) -> None:
@@ -119,12 +127,13 @@ def _get(uri: str, into: Path, folder: Path, digest: Digest | None = None) -> No
 def _made(name: str, uri: str, folder: Path, place: Place) -> Material:
     """Fetch what has no digest of its own yet, keep it in the cache and return it pinned."""
     store = place.cache / "sources"
-    store.mkdir(parents=True, exist_ok=True)
+    _open_store(store)
     with tempfile.TemporaryDirectory(dir=store, prefix=".new-") as scratch:
         file = Path(scratch) / "file"
         place.progress(f"fetching {name}")
         _get(uri, file, folder)
-        digest, size = _digest(file), file.stat().st_size
+        digest, size = digest_of(file), file.stat().st_size
+        file.chmod(0o644)
         file.replace(store / digest.hex)
     return Material(name, uri, digest, size)
 
@@ -223,6 +232,7 @@ def _name(name: str, origin: str) -> str:
     return name
 
 
-def _digest(file: Path) -> Digest:
+def digest_of(file: Path) -> Digest:
+    """Return the SHA-256 of a file."""
     with file.open("rb") as stream:
         return Digest("sha256", hashlib.file_digest(stream, "sha256").hexdigest())

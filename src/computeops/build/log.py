@@ -1,0 +1,53 @@
+"""Run a build's program with its output in a file that outlives it, and give the end of it to the error."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from computeops import proc
+from computeops.build.model import Job
+from computeops.errors import BuildError
+
+_TAIL = 30
+
+
+def path(job: Job) -> Path:
+    """Return the file that keeps the output of this build, in the cache."""
+    package = job.recipe.package
+    stem = "-".join((package.name, package.version, *((job.variant.name,) if job.variant else ())))
+    return job.place.cache / "logs" / f"{stem}.log"
+
+
+def follow(
+    argv: Sequence[str],
+    log: Path,
+    *,
+    what: str,
+    progress: Callable[[str], None],
+    step: Callable[[str], str] = lambda _: "",
+    last: str = "\0",
+    hints: Mapping[str, str] | None = None,
+) -> None:
+    """Run `argv`, keep its output in `log` and tell `progress` what `step` makes of each line.
+
+    Nothing after a line with `last` in it goes into the error. Of `hints`, the one whose key is in the output is given.
+
+    Raises:
+        BuildError: it failed; with the last lines of its output.
+    """
+    tail: list[str] = []
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", errors="replace") as file:
+
+        def line(text: str) -> None:
+            file.write(f"{text}\n")
+            if last not in "".join(tail[-1:]):
+                tail[:] = [*tail[1 - _TAIL :], text]
+            if said := step(text):
+                progress(said)
+
+        try:
+            proc.stream(argv, line=line, error=BuildError)
+        except BuildError as error:
+            shown = "\n".join(f"  {text}" for text in tail)
+            known = [hint for sign, hint in (hints or {}).items() if sign in shown]
+            raise BuildError(f"{what} failed:\n{shown}", hint="; ".join([*known, f"all output is in {log}"])) from error

@@ -7,7 +7,7 @@ from typing import IO
 
 from computeops.errors import FormatError
 from computeops.image.tar import CHUNK, read_tar
-from computeops.image.tree import Entry, Item, Kind
+from computeops.image.tree import Descend, Entry, Item, Kind, below, everywhere
 
 
 class TarFile:
@@ -18,7 +18,7 @@ class TarFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def items(self) -> Iterator[Item]:
+    def items(self, descend: Descend = everywhere) -> Iterator[Item]:
         """Yield the entries in order; of several names of one file the first in order is the file.
 
         Raises:
@@ -32,7 +32,10 @@ class TarFile:
         for path in list(index):
             _add_parents(index, path)
         with self._path.open("rb") as stream:
+            wanted = below(descend)
             for entry, offset in sorted(index.values(), key=lambda found: found[0].order):
+                if not wanted(entry):
+                    continue
                 first, source = links.first(entry)
                 if first != entry.path:
                     yield replace(index[source][0], path=entry.path, kind=Kind.HARDLINK, size=0, target=first), ()

@@ -43,10 +43,13 @@ class LayerWriter:
     """Takes the bytes of a tar, hashes and compresses them into `out`."""
 
     def __init__(self, out: BinaryIO | None, *, compression: str = "zstd", threads: int = 0) -> None:
-        """`out`: where the compressed bytes go; None computes the digests only. `threads` 0: one per CPU."""
+        """`out`: where the bytes go; None computes the digests only. `threads` 0: one per CPU.
+
+        `compression`: zstd, gzip, or "" for a layer that stays a tar.
+        """
         self._out = out
         self._compression = compression
-        self._compressor: Any = _zstd(threads) if compression == "zstd" else _gzip()
+        self._compressor: Any = _zstd(threads) if compression == "zstd" else _gzip() if compression else _Nothing()
         self._plain, self._packed = hashlib.sha256(), hashlib.sha256()
         self._size = 0
         self._waiting = bytearray()
@@ -64,7 +67,8 @@ class LayerWriter:
         self._put(self._compressor.compress(data))
 
     def _put(self, packed: bytes) -> None:
-        self._packed.update(packed)
+        if self._compression:
+            self._packed.update(packed)
         self._size += len(packed)
         if self._out is not None:
             self._out.write(packed)
@@ -73,8 +77,20 @@ class LayerWriter:
         """End the layer and return what it became."""
         self._flush()
         self._put(self._compressor.flush())
-        digest, diff_id = Digest("sha256", self._packed.hexdigest()), Digest("sha256", self._plain.hexdigest())
-        return Layer(f"{MEDIA_TYPE}+{self._compression}", digest, self._size, diff_id)
+        diff_id = Digest("sha256", self._plain.hexdigest())
+        if not self._compression:
+            return Layer(MEDIA_TYPE, diff_id, self._size, diff_id)
+        return Layer(
+            f"{MEDIA_TYPE}+{self._compression}", Digest("sha256", self._packed.hexdigest()), self._size, diff_id
+        )
+
+
+class _Nothing:
+    def compress(self, data: bytes) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
 
 
 def _zstd(threads: int) -> Any:
@@ -110,9 +126,13 @@ class _Plain(io.RawIOBase):
         self._rest = memoryview(b"")
         self._expected = expected
         self._known = hashlib.new(expected.algorithm) if expected else None
+        self._at = 0
 
     def readable(self) -> bool:
         return True
+
+    def tell(self) -> int:
+        return self._at
 
     def readinto(self, buffer: Any) -> int:
         while not self._rest:
@@ -126,6 +146,7 @@ class _Plain(io.RawIOBase):
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
+        self._at += count
         return count
 
     def _verify(self) -> None:

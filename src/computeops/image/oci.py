@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, Self
 
 from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
 from computeops.image.layer import Layer
-from computeops.image.tar import CHUNK, read_tar
-from computeops.image.tree import Kind
+from computeops.image.tar import CHUNK, read_tar, write_tar
+from computeops.image.tree import Directory, Entry, Item, Kind
 from computeops.limits import LIMITS
 from computeops.model import Digest
 
@@ -46,6 +46,8 @@ ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 """Media type of the one layer of an evidence artifact."""
 PREDICATE_TYPE = "in-toto.io/predicate-type"
 """Annotation of an evidence artifact and of its layer: the kind of evidence."""
+CREATED_BY = "computeops"
+"""In the history of a config: who made the layer."""
 _INDEX_DEPTH = 4
 
 
@@ -59,6 +61,8 @@ class Description:
     programs: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = ""
+    arguments: tuple[str, ...] = ()
+    """What the command gets when nothing else is given (Cmd)."""
 
 
 def canonical(document: Any) -> bytes:
@@ -84,9 +88,39 @@ def config_json(description: Description, entrypoint: Sequence[str], diff_ids: S
             "created": created,
             "config": running,
             "rootfs": {"type": "layers", "diff_ids": [str(one) for one in diff_ids]},
-            "history": [{"created": created, "created_by": "computeops"}],
+            "history": [{"created": created, "created_by": CREATED_BY}],
         }
     )
+
+
+def describe(config: Mapping[str, Any]) -> Description:
+    """Return what an image config (config.md) says.
+
+    Raises:
+        FormatError: it is broken.
+    """
+    running = config.get("config") or {}
+    if not isinstance(running, dict):
+        raise FormatError("an image config whose config is no object")
+    labels = running.get("Labels") or {}
+    if not isinstance(labels, dict):
+        raise FormatError("an image config whose Labels are no object")
+    env = dict(one.partition("=")[::2] for one in _texts(running, "Env"))
+    return Description(
+        str(config.get("architecture") or ""),
+        {name: value for name, value in env.items() if name},
+        _texts(running, "Entrypoint"),
+        labels={str(name): str(value) for name, value in labels.items()},
+        working_dir=str(running.get("WorkingDir") or ""),
+        arguments=_texts(running, "Cmd"),
+    )
+
+
+def _texts(found: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    listed = found.get(key) or []
+    if not isinstance(listed, list) or not all(isinstance(one, str) and "\0" not in one for one in listed):
+        raise FormatError(f"an image config whose {key} is no list of texts")
+    return tuple(listed)
 
 
 def manifest_json(config: bytes, layers: Sequence[Layer], annotations: Mapping[str, str]) -> bytes:
@@ -110,11 +144,13 @@ def descriptor(media_type: str, data: bytes) -> dict[str, Any]:
 class LayoutWriter:
     """An image layout that appears whole: written into a temporary folder beside `target`, renamed at the end."""
 
-    def __init__(self, target: Path) -> None:
-        """Raise ConflictError if `target` is there and no image layout."""
-        if target.exists() and not (target / "oci-layout").is_file():
+    def __init__(self, target: Path, *, archive: bool = False) -> None:
+        """Raise ConflictError if `target` is there and no image layout. `archive`: make it a tar of a layout."""
+        if not archive and target.exists() and not (target / "oci-layout").is_file():
             raise ConflictError(f"{target} exists and is no OCI image layout", hint="choose another name, or remove it")
-        self._target = target
+        if archive and target.is_dir():
+            raise ConflictError(f"{target} is a folder", hint="choose another name, or remove it")
+        self._target, self._archive = target, archive
         target.parent.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
         self._folder.chmod(0o755)
@@ -151,12 +187,34 @@ class LayoutWriter:
         index = canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
         (self._folder / "index.json").write_bytes(index)
         (self._folder / "oci-layout").write_bytes(_LAYOUT)
+        if self._archive:
+            self._close_archive()
+            return
         for path in (p for p in self._folder.rglob("*") if p.is_file()):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         if self._target.exists():
-            shutil.rmtree(self._target)
+            self._target.rename(self._folder.with_name(f"{self._folder.name}.old"))
         self._folder.rename(self._target)
+        shutil.rmtree(self._folder.with_name(f"{self._folder.name}.old"), ignore_errors=True)
+
+    def _close_archive(self) -> None:
+        """Write the tar, index.json first, so that a reader of a stream knows at once what it gets."""
+        new = self._folder / ".archive"
+        with new.open("wb") as out:
+            write_tar(_members(self._folder), out.write)
+            out.flush()
+            os.fsync(out.fileno())
+        new.replace(self._target)
+
+
+def _members(folder: Path) -> Iterator[Item]:
+    for name in ("index.json", "oci-layout"):
+        content = (folder / name).read_bytes()
+        yield Entry(name, Kind.FILE, size=len(content)), (content,)
+    for entry, data in Directory(folder / "blobs").items():
+        path = f"blobs/{entry.path}" if entry.path else "blobs"
+        yield Entry(path, entry.kind, 0o755 if entry.kind is Kind.DIRECTORY else 0o644, size=entry.size), data
 
 
 class Layout:
@@ -241,7 +299,13 @@ class Layout:
     def blob(self, digest: Digest) -> Iterator[BinaryIO]:
         """Open a blob as a binary stream; at its end its digest is checked, and FormatError raised if it differs."""
         with self.open(f"blobs/{digest.algorithm}/{digest.hex}") as (file, size):
-            yield io.BufferedReader(_Hashed(file, size, digest), CHUNK)
+            yield io.BufferedReader(_Part(file, size, digest), CHUNK)
+
+    @contextlib.contextmanager
+    def stream(self, name: str) -> Iterator[BinaryIO]:
+        """Open the file `name` of the layout as a binary stream."""
+        with self.open(name) as (file, size):
+            yield io.BufferedReader(_Part(file, size, None), CHUNK)
 
     def choose(self, arch: str = "") -> bytes:
         """Return the manifest for `arch` (`arm64`, or `arm/v7`), or the only one.
@@ -290,10 +354,22 @@ def _platform(found: Any) -> str:
     return f"{found.get('architecture', '')}{variant}"
 
 
-class _Hashed(io.RawIOBase):
-    def __init__(self, file: BinaryIO, size: int, expected: Digest) -> None:
+def is_archive(path: Path) -> bool:
+    """Whether the tar at `path` holds images, not a root filesystem.
+
+    Raises:
+        FormatError: it is no tar.
+    """
+    with path.open("rb") as file:
+        return any(entry.path in {"index.json", "manifest.json", "oci-layout"} for entry, _ in read_tar(file))
+
+
+class _Part(io.RawIOBase):
+    """The next bytes of a file, compared at their end with the digest that they must have."""
+
+    def __init__(self, file: BinaryIO, size: int, expected: Digest | None) -> None:
         self._file, self._left, self._expected = file, size, expected
-        self._known = hashlib.new(expected.algorithm)
+        self._known = hashlib.new(expected.algorithm) if expected else None
 
     def readable(self) -> bool:
         return True
@@ -302,9 +378,10 @@ class _Hashed(io.RawIOBase):
         data = self._file.read(min(len(buffer), self._left))
         buffer[: len(data)] = data
         self._left -= len(data)
-        self._known.update(data)
-        if not data and self._known.hexdigest() != self._expected.hex:
-            raise FormatError(f"the blob {self._expected} has another digest: {self._known.hexdigest()}")
+        if self._known:
+            self._known.update(data)
+            if not data and self._expected and self._known.hexdigest() != self._expected.hex:
+                raise FormatError(f"the blob {self._expected} has another digest: {self._known.hexdigest()}")
         return len(data)
 
 

@@ -259,12 +259,16 @@ def finish(path: Path, *, arch: str, identity: str, epoch: int, objects: Sequenc
             file.write(new.data)
             table.append(_descriptor(number, new.type, end, len(new.data), 0, epoch, new.name, new.extra))
             end += len(new.data)
-        name = uuid.uuid5(_NAMESPACE, identity)
-        header = _header(arch, name.bytes, epoch, epoch, len(table), end)
+        header = _header(arch, named_for(identity).bytes, epoch, epoch, len(table), end)
         file.seek(0)
         file.write(header.ljust(TABLE_OFFSET, b"\0") + b"".join(table).ljust(SLOTS * _DESCRIPTOR.size, b"\0"))
         file.flush()
         os.fsync(file.fileno())
+
+
+def named_for(identity: str) -> uuid.UUID:
+    """Return the UUID of the SIF that `finish` makes for `identity`."""
+    return uuid.uuid5(_NAMESPACE, identity)
 
 
 def _header(arch: str, name: bytes, created: int, modified: int, used: int, end: int) -> bytes:

@@ -5,6 +5,7 @@ runscript `apptainer run`, and so every CWL runner, silently does nothing.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -49,13 +50,19 @@ done
 
 
 def runtime_files(
-    command: Sequence[str], programs: Sequence[str], env: Mapping[str, str], labels: Mapping[str, str]
+    command: Sequence[str],
+    programs: Sequence[str],
+    env: Mapping[str, str],
+    labels: Mapping[str, str],
+    arguments: Sequence[str] = (),
 ) -> list[Item]:
     """Return the entries to lay over an image that runs `command`.
 
-    `programs` are other programs of the image that may be named as the first argument of `run`.
+    `programs` are other programs of the image that may be named as the first argument of `run`; `arguments` are what
+    the command gets when `run` is given none.
     """
-    variables = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(env.items()))
+    named = {name: value for name, value in env.items() if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)}
+    variables = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(named.items()))
     files = {
         ".singularity.d/actions/exec": (0o755, _ACTION + 'exec "$@"\n'),
         ".singularity.d/actions/run": (0o755, _ACTION + f'exec {RUNSCRIPT} "$@"\n'),
@@ -63,7 +70,7 @@ def runtime_files(
         ".singularity.d/env/90-environment.sh": (0o755, "#!/bin/sh\n" + variables),
         ".singularity.d/env/99-base.sh": (0o755, _BASE),
         ".singularity.d/labels.json": (0o644, json.dumps(dict(labels), indent=1, sort_keys=True) + "\n"),
-        ".singularity.d/runscript": (0o755, runscript(command, programs)),
+        ".singularity.d/runscript": (0o755, runscript(command, programs, arguments)),
         ".singularity.d/startscript": (0o755, '#!/bin/sh\nexec "$@"\n'),
     }
     folders = {**dict.fromkeys((*_PLAIN_FOLDERS, ".singularity.d/actions"), 0o755), **_FOLDERS}
@@ -76,17 +83,18 @@ def runtime_files(
     return items
 
 
-def runscript(command: Sequence[str], programs: Sequence[str] = ()) -> str:
+def runscript(command: Sequence[str], programs: Sequence[str] = (), arguments: Sequence[str] = ()) -> str:
     """Return the script behind `run`.
 
     With a command, arguments are the command's own, unless the first is the command itself, one of `programs` or a
     path: then it is executed as it stands, as CWL runners expect. Without one, the arguments are what is executed.
     """
     if not command:
-        return '#!/bin/sh\n[ $# -gt 0 ] || set -- /bin/sh\nexec "$@"\n'
+        return f'#!/bin/sh\n[ $# -gt 0 ] || set -- {shlex.join(arguments) or "/bin/sh"}\nexec "$@"\n'
+    default = f"[ $# -gt 0 ] || set -- {shlex.join(arguments)}\n" if arguments else ""
     own = "|".join(shlex.quote(name) for name in dict.fromkeys((command[0].rpartition("/")[2], *programs)))
     return f"""#!/bin/sh
-case "${{1:-}}" in
+{default}case "${{1:-}}" in
     {own}|/*) exec "$@" ;;
 esac
 exec {shlex.join(command)} "$@"

@@ -283,9 +283,16 @@ def _entry(block: bytes, pax: Mapping[bytes, bytes]) -> Entry:
         _pax_number(pax, b"mtime", block[136:148]),
         size,
         clean(target) if kind is Kind.HARDLINK else _target(target, path),
-        (_number(block[329:337], "device"), _number(block[337:345], "device")) if device else (0, 0),
+        _device(block, path) if device else (0, 0),
         _xattrs(pax, path),
     )
+
+
+def _device(block: bytes, path: str) -> tuple[int, int]:
+    major, minor = _number(block[329:337], "device"), _number(block[337:345], "device")
+    if not (0 <= major < 2**12 and 0 <= minor < 2**20):  # what Linux and squashfs can hold
+        raise FormatError(f"/{path}: a device with the numbers {major} and {minor}")
+    return major, minor
 
 
 def _name(block: bytes) -> bytes:
@@ -343,4 +350,6 @@ def clean(raw: bytes) -> str:
         raise FormatError(f"a path that climbs out of its archive: {raw[:200]!r}")
     if len(parts) > LIMITS.path_depth:
         raise LimitError(f"a path of {len(parts)} components in an archive; at most {LIMITS.path_depth}")
+    if any(len(part) > LIMITS.name_bytes for part in parts):
+        raise LimitError(f"a name of more than {LIMITS.name_bytes} bytes in an archive: {raw[:80]!r}")
     return os.fsdecode(b"/".join(parts))

@@ -9,7 +9,7 @@ import enum
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -29,7 +29,7 @@ class Kind(enum.Enum):
     FIFO = "fifo"
 
 
-_NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
+NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Entry:
     """Text of a symbolic link, or the path of the entry that a hard link is another name of."""
     device: tuple[int, int] = (0, 0)
     """Major and minor number of a device."""
-    xattrs: Mapping[str, bytes] = field(default_factory=lambda: _NO_XATTRS)
+    xattrs: Mapping[str, bytes] = field(default_factory=lambda: NO_XATTRS)
 
     @property
     def order(self) -> tuple[bytes, ...]:
@@ -61,6 +61,28 @@ class Entry:
 
 
 Item = tuple[Entry, Iterable[bytes]]
+Descend = Callable[[str], bool]
+"""Says of a folder's path whether what is below it is wanted."""
+
+
+def everywhere(_path: str) -> bool:
+    """Want what is below every folder."""
+    return True
+
+
+def below(descend: Descend) -> Callable[[Entry], bool]:
+    """Return a function that says of each entry, in order, whether every folder above it is to be descended into."""
+    refused: list[str] = []
+
+    def wanted(entry: Entry) -> bool:
+        if refused and (entry.path.startswith(refused[0]) or not refused[0]):
+            return False
+        refused.clear()
+        if entry.kind is Kind.DIRECTORY and not descend(entry.path):
+            refused.append(f"{entry.path}/" if entry.path else "")
+        return True
+
+    return wanted
 
 
 class Tree(Protocol):
@@ -69,12 +91,15 @@ class Tree(Protocol):
     ordered: bool
     """Whether `items` comes in the order of the normalised layer."""
 
-    def items(self) -> Iterator[Item]:
-        """Yield every entry with its data; raise FormatError or LimitError for hostile content."""
+    def items(self, descend: Descend = everywhere) -> Iterator[Item]:
+        """Yield every entry with its data; raise FormatError or LimitError for hostile content.
+
+        Of a folder that `descend` refuses only the folder itself comes.
+        """
         ...
 
 
-_KIND_OF_MODE = {
+KIND_OF_MODE = {
     stat.S_IFREG: Kind.FILE,
     stat.S_IFDIR: Kind.DIRECTORY,
     stat.S_IFLNK: Kind.SYMLINK,
@@ -95,7 +120,7 @@ class Directory:
         self._top = path
         self._keep = keep_owners
 
-    def items(self) -> Iterator[Item]:
+    def items(self, descend: Descend = everywhere) -> Iterator[Item]:
         """Yield the folder's entries; of several names of one file the first is the file, the others hard links.
 
         Raises:
@@ -107,13 +132,13 @@ class Directory:
             path = pending.pop()
             full = os.path.join(self._top, path) if path else os.fspath(self._top)
             status = os.lstat(full)
-            kind = _KIND_OF_MODE.get(stat.S_IFMT(status.st_mode))
+            kind = KIND_OF_MODE.get(stat.S_IFMT(status.st_mode))
             if kind is None:
                 continue
-            if kind is Kind.DIRECTORY:
+            if kind is Kind.DIRECTORY and descend(path):
                 names = sorted(os.listdir(full), key=os.fsencode, reverse=True)
                 pending.extend(f"{path}/{name}" if path else name for name in names)
-            elif status.st_nlink > 1:
+            elif kind is not Kind.DIRECTORY and status.st_nlink > 1:
                 first = first_names.setdefault((status.st_dev, status.st_ino), path)
                 if first != path:
                     yield self._entry(path, Kind.HARDLINK, status, full, target=first), ()
@@ -134,16 +159,13 @@ class Directory:
             status.st_size if kind is Kind.FILE else 0,
             target,
             (os.major(status.st_rdev), os.minor(status.st_rdev)) if device else (0, 0),
-            _xattrs(full) if kind in {Kind.FILE, Kind.DIRECTORY} else _NO_XATTRS,
+            _xattrs(full) if kind in {Kind.FILE, Kind.DIRECTORY} else NO_XATTRS,
         )
 
 
 def _xattrs(full: str) -> Mapping[str, bytes]:
-    """Return the attributes that belong to an image: the file's own and its capabilities, no label of the host."""
-    names = [
-        n for n in os.listxattr(full, follow_symlinks=False) if n.startswith("user.") or n == "security.capability"
-    ]
-    return {name: os.getxattr(full, name, follow_symlinks=False) for name in names} if names else _NO_XATTRS
+    names = [name for name in os.listxattr(full, follow_symlinks=False) if _belongs(name)]
+    return {name: os.getxattr(full, name, follow_symlinks=False) for name in names} if names else NO_XATTRS
 
 
 def _read(full: str, entry: Entry) -> Iterator[bytes]:
@@ -157,10 +179,11 @@ def _read(full: str, entry: Entry) -> Iterator[bytes]:
             yield chunk
 
 
-def normalised(tree: Tree, epoch: int, extra: Iterable[Item] = ()) -> Iterator[Item]:
+def normalised(tree: Tree, epoch: int, extra: Iterable[Item] = (), *, fill: bool = False) -> Iterator[Item]:
     """Yield `tree` with every time set to `epoch` and `extra` laid over it, in the order of the normalised layer.
 
-    An extra entry replaces the one of the same name, except a folder, which only fills a gap.
+    An extra entry replaces a file or link of the same name; with `fill` it only takes a place that is free. A folder
+    that is there, or a link in its place, always stays; an extra entry below what is no folder is left out.
 
     Raises:
         FormatError: `tree` is not ordered.
@@ -168,29 +191,62 @@ def normalised(tree: Tree, epoch: int, extra: Iterable[Item] = ()) -> Iterator[I
     if not tree.ordered:
         raise FormatError("only an ordered tree can be normalised")
     added = sorted(extra, key=lambda item: item[0].order)
+    parents = {entry.path.rpartition("/")[0] for entry, _ in added}
     at = 0
     for entry, data in tree.items():
         while at < len(added) and added[at][0].order < entry.order:
-            yield replace(added[at][0], mtime=epoch), added[at][1]
+            yield normal(added[at][0], epoch), added[at][1]
             at += 1
         if at < len(added) and added[at][0].path == entry.path:
             over, at = added[at], at + 1
-            if over[0].kind is not Kind.DIRECTORY or entry.kind not in {Kind.DIRECTORY, Kind.SYMLINK}:
-                yield replace(over[0], mtime=epoch), over[1]
+            if not fill and Kind.DIRECTORY not in {over[0].kind, entry.kind}:
+                yield normal(over[0], epoch), over[1]
                 continue
-        yield replace(entry, mtime=epoch), data
+        if entry.path in parents and entry.kind is not Kind.DIRECTORY:
+            added = [*added[:at], *(one for one in added[at:] if not one[0].path.startswith(f"{entry.path}/"))]
+        yield normal(entry, epoch), data
     for entry, data in added[at:]:
-        yield replace(entry, mtime=epoch), data
+        yield normal(entry, epoch), data
 
 
-def read_files(tree: Tree, wanted: Callable[[str], bool], limit_bytes: int) -> dict[str, bytes]:
+def normal(entry: Entry, epoch: int) -> Entry:
+    """Return `entry` without what differs between the forms of an image or belongs to the host that had it."""
+    kept = entry.xattrs
+    if entry.kind not in {Kind.FILE, Kind.DIRECTORY}:
+        kept = NO_XATTRS
+    elif kept and not all(map(_belongs, kept)):
+        kept = {name: value for name, value in kept.items() if _belongs(name)}
+    return Entry(
+        entry.path,
+        entry.kind,
+        0o777 if entry.kind is Kind.SYMLINK else entry.mode,
+        entry.uid,
+        entry.gid,
+        epoch,
+        entry.size,
+        entry.target,
+        entry.device if entry.kind in {Kind.CHARACTER, Kind.BLOCK} else (0, 0),
+        kept,
+    )
+
+
+def _belongs(attribute: str) -> bool:
+    """Whether an attribute belongs to an image: the file's own and its capabilities, no label of the host."""
+    return attribute.startswith("user.") or attribute == "security.capability"
+
+
+def read_files(
+    tree: Tree, wanted: Callable[[str], bool], limit_bytes: int, descend: Descend = everywhere
+) -> dict[str, bytes]:
     """Return path and content of the files in `tree` whose path is `wanted`; hard links to such a file count too.
+
+    `descend`: leaves out whole folders, which a squashfs or a folder on disk then does not even list.
 
     Raises:
         LimitError: one of them is larger than `limit_bytes`.
     """
     found: dict[str, bytes] = {}
-    for entry, data in tree.items():
+    for entry, data in tree.items(descend):
         if entry.kind is Kind.HARDLINK and wanted(entry.path) and entry.target in found:
             found[entry.path] = found[entry.target]
         if entry.kind is not Kind.FILE or not wanted(entry.path):

@@ -76,6 +76,19 @@ def files(body: bytes, limit: int = 256) -> list[File]:
     ]
 
 
+def texts(blobs: Blobs, of: Sequence[File], limit_bytes: int) -> dict[str, str]:
+    """Return name and content of the files that are UTF-8 text, as far as all together have `limit_bytes`."""
+    found: dict[str, str] = {}
+    for file in of:
+        try:
+            data = blobs.read(Digest.parse(file.digest), limit_bytes)
+            found[file.name] = data.decode()
+        except (ComputeOpsError, UnicodeDecodeError):
+            continue
+        limit_bytes -= len(data)
+    return found
+
+
 def children(body: bytes, media_type: str) -> list[str]:
     """Return the digests of the manifests of an index; of anything else none."""
     if media_type not in _INDEXES:

@@ -172,7 +172,7 @@ def _vulns(predicate: Raw) -> dict[str, Any]:
 
 def _provenance(predicate: Raw) -> dict[str, Any]:
     builder = clean(msgspec.json.decode(predicate, type=_Provenance).runDetails.builder.id, 200)
-    return {"words": f"built by {builder}" if builder else ""}
+    return {"words": f"by {builder.partition('://')[2] or builder}" if builder else ""}
 
 
 def _nothing(_predicate: Raw) -> dict[str, Any]:

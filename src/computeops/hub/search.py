@@ -207,8 +207,8 @@ def details(database: Database, of: Repository, wanted: str = "", *, arch: str =
         found = _images(connection, of, wanted or _newest(connection, of))
         if not found:
             raise NotFoundError(f"no release {of.name}:{wanted[:128]}", hint=f"/{of.name} lists its versions")
-        chosen = min(found, key=lambda one: (one.tag != wanted, one.variant, one.arch != arch, one.arch != "amd64"))
-        images = _complete(connection, _images(connection, of, chosen.version))
+        chosen = min(found, key=lambda one: (one.tag != wanted, one.variant, one.arch != arch, _order(one)))
+        images = _complete(connection, sorted(_images(connection, of, chosen.version), key=_order))
         return _details(connection, next(one for one in images if one.id == chosen.id), images)
 
 
@@ -224,6 +224,10 @@ def _images(connection: sa.Connection, of: Repository, wanted: str) -> list[List
         if rows := connection.execute(select.where(condition)).all():
             return [_listed(row) for row in rows]
     return []
+
+
+def _order(one: Listed) -> tuple[str, bool, str]:
+    return one.variant, one.arch != "amd64", one.arch
 
 
 def _newest(connection: sa.Connection, of: Repository) -> str:

@@ -5,7 +5,6 @@ there and `COMPUTEOPS_X` in the environment. Everything below `cli` gets plain a
 """
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -38,6 +37,8 @@ class Settings:
     """Hub of references that name none, `host[:port]`; `http://` in front for a hub without TLS."""
     engine: str = ""
     """Engine that `run`, `exec`, `shell` and `test` use; empty: the first that is available."""
+    cache_bytes: int = 20 * 1024**3
+    """What unpacked images may take in the cache; those not used for longest go first."""
     compression: str = "zstd"
     """Compressor of squashfs and OCI layers: zstd or gzip."""
     level: int = 9
@@ -90,6 +91,8 @@ def _xdg(environ: Mapping[str, str], name: str, default: Path) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    import tomllib  # not for those who have no file
+
     try:
         return tomllib.loads(file.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

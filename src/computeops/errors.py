@@ -23,7 +23,6 @@ Each class has an exit code of the command line, an HTTP status of the hub and a
 Exit code 13 means: a check ran and its verdict is "failed". 130 means: interrupted (Ctrl-C).
 """
 
-import difflib
 from collections.abc import Iterable
 
 CHECK_FAILED = 13
@@ -146,5 +145,7 @@ class EngineError(ComputeOpsError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the nearest of `known`, or "" if none is near."""
+    import difflib
+
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""

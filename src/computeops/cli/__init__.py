@@ -10,7 +10,11 @@ from computeops import __version__
 
 VERBS = {
     "build": "recipe",
+    "convert": "image",
+    "engines": "run",
+    "exec": "run",
     "hub": "hub",
+    "inspect": "image",
     "key": "key",
     "lint": "recipe",
     "lock": "recipe",
@@ -18,11 +22,21 @@ VERBS = {
     "logout": "store",
     "pull": "store",
     "push": "store",
+    "run": "run",
+    "sbom": "evidence",
     "schema": "recipe",
     "search": "store",
+    "shell": "run",
     "show": "store",
+    "sign": "evidence",
+    "test": "evidence",
+    "verify": "evidence",
 }
 """Verb to the module of `computeops.cli` that holds it, as a click command of the same name with `_command` behind."""
+
+
+LAUNCHES = ("exec", "run", "shell")
+"""Verbs that become a container: they start without click (`computeops.cli.launch`)."""
 
 
 def main() -> None:
@@ -30,6 +44,19 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:  # the one thing that scripts ask often and that needs no parser
         print(f"computeops {__version__}")
         sys.exit(0)
+    if sys.argv[1:2] and sys.argv[1] in LAUNCHES:
+        sys.exit(_launch(sys.argv[1], sys.argv[2:]))
     from computeops.cli.root import call
 
     sys.exit(call(sys.argv[1:]))
+
+
+def _launch(verb: str, words: list[str]) -> int:
+    from computeops.cli.launch import launch
+
+    try:
+        return launch(verb, words)
+    except BaseException as error:  # noqa: BLE001  told as those of every other verb are
+        from computeops.cli.root import outcome
+
+        return outcome(error, debug=False)

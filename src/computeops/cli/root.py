@@ -51,28 +51,34 @@ def call(argv: Sequence[str]) -> int:
     debug = "--debug" in argv
     try:
         code = root.main(args=list(argv), prog_name="computeops", standalone_mode=False)
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("\ninterrupted", err=True)
-        return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away: not worth a word
-        return 0
-    except ComputeOpsError as error:
-        return _tell(error, debug=debug)
-    except OSError as error:
-        return _tell(_storage(error), debug=debug)
-    except Exception as error:
-        if debug:
-            raise
-        click.echo(f"error: this is a bug of computeops: {type(error).__name__}: {error}", err=True)
-        click.echo("hint: run it again as `computeops --debug ...` and report what it prints", err=True)
-        return _BUG
+    except BaseException as error:  # noqa: BLE001  every class is told in its own way
+        return outcome(error, debug=debug)
     return code if isinstance(code, int) else 0
+
+
+def outcome(error: BaseException, *, debug: bool) -> int:
+    """Say what went wrong on standard error and return the exit code."""
+    match error:
+        case click.exceptions.Exit():
+            return error.exit_code
+        case click.ClickException():
+            error.show()
+            return error.exit_code
+        case KeyboardInterrupt() | click.Abort():
+            click.echo("\ninterrupted", err=True)
+            return INTERRUPTED
+        case BrokenPipeError():
+            sys.stderr.close()  # the reader of our output went away: not worth a word
+            return 0
+        case ComputeOpsError():
+            return _tell(error, debug=debug)
+        case OSError():
+            return _tell(_storage(error), debug=debug)
+        case Exception() if not debug:
+            click.echo(f"error: this is a bug of computeops: {type(error).__name__}: {error}", err=True)
+            click.echo("hint: run it again as `computeops --debug ...` and report what it prints", err=True)
+            return _BUG
+    raise error
 
 
 def _tell(error: ComputeOpsError, *, debug: bool) -> int:

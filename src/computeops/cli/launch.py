@@ -1,0 +1,166 @@
+"""run, exec and shell: read the words of a launch and become the container.
+
+This is the hot path, started a million times by schedulers: it reads its options by itself, from one table, and imports
+neither click nor anything else that a start does not need. `computeops.cli.run` shows the same table as click's help.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from computeops import engine, proc
+from computeops.config import Settings, environment
+from computeops.errors import NotFoundError, UsageError, did_you_mean
+
+VALUES = {
+    "--bind": ("SRC[:DST[:ro]]", "Show a file or folder of this machine in the container; may be repeated."),
+    "--cwd": ("DIR", "Folder in the container to start in; else the current one."),
+    "--engine": ("NAME", "Engine to run it with; else the first that works and fits."),
+    "--env": ("NAME[=VALUE]", "Set a variable, or pass the one of this name; may be repeated."),
+    "--gpu": ("auto|nvidia|amd|none", "GPUs to bring into the container."),
+}
+"""Options with a value: its form, and what it does."""
+FLAGS = {
+    "--contain": "Give the container a /tmp, /dev and home of its own.",
+    "--dry-run": "Print the command that would be started, do nothing.",
+    "--no-home": "Do not show the home folder in the container.",
+    "--x11": "Let the program open windows on this machine's display.",
+}
+ALIASES = {"--pwd": "--cwd", "-B": "--bind", "--mount": "--bind", "-e": "--env"}
+"""Words of other engines that people have in their fingers."""
+HELP = ("--help", "-h")
+_GPUS = ("auto", "nvidia", "amd", "none")
+
+
+@dataclass(slots=True)
+class Words:
+    """A launch as it was typed."""
+
+    image: str = ""
+    argv: tuple[str, ...] = ()
+    """What goes to the program."""
+    values: dict[str, list[str]] = field(default_factory=dict)
+    flags: set[str] = field(default_factory=set)
+
+    def last(self, option: str, default: str = "") -> str:
+        """Return the last value given for `option`."""
+        return self.values.get(option, [default])[-1]
+
+
+def parse(verb: str, words: Sequence[str]) -> Words:
+    """Read options, IMAGE, more options, and the program's words, which nobody touches.
+
+    Behind IMAGE only the options of the table are ours, up to the first other word or `--`.
+
+    Raises:
+        UsageError: an option is not known or lacks its value, or there is no image.
+    """
+    found = Words()
+    at = 0
+    while at < len(words):
+        word = words[at]
+        name, equals, value = word.partition("=")
+        name = ALIASES.get(name, name)
+        if name in FLAGS and not equals:
+            found.flags.add(name)
+        elif name in VALUES:
+            at += not equals
+            if at == len(words):
+                raise UsageError(f"option {name} needs a value: {VALUES[name][0]}")
+            found.values.setdefault(name, []).append(value if equals else words[at])
+        elif not found.image and word in HELP:
+            found.flags.add(HELP[0])
+            return found
+        elif not found.image and word.startswith("-") and word != "--":
+            known = [*VALUES, *FLAGS]
+            raise UsageError(f"no such option of {verb}: {word!r}{did_you_mean(name, known)}", hint=_help(verb))
+        elif not found.image and word != "--":
+            found.image = word
+        elif found.image:
+            found.argv = tuple(words[at + (word == "--") :])
+            break
+        at += 1
+    if not found.image:
+        raise UsageError(f"{verb}: no image was named", hint=_help(verb))
+    return found
+
+
+def _help(verb: str) -> str:
+    return f"computeops {verb} --help lists the options"
+
+
+def request(verb: str, words: Words, environ: Mapping[str, str]) -> engine.Request:
+    """Return what `words` ask for.
+
+    Raises:
+        UsageError: a value does not have its form.
+    """
+    if (gpu := words.last("--gpu", "none")) not in _GPUS:
+        raise UsageError(f"--gpu {gpu!r}: it is one of {', '.join(_GPUS)}{did_you_mean(gpu, _GPUS)}")
+    variables = {}
+    for text in words.values.get("--env", []):
+        name, equals, value = text.partition("=")
+        variables[name] = value if equals else environ.get(name, "")
+    cwd = words.last("--cwd")
+    if cwd and not cwd.startswith("/"):
+        raise UsageError(f"--cwd {cwd!r}: it must be an absolute path in the container")
+    return engine.Request(
+        action=verb,
+        argv=words.argv,
+        binds=tuple(engine.Bind.parse(text) for text in words.values.get("--bind", [])),
+        env=variables,
+        cwd=cwd,
+        gpu=gpu,
+        x11="--x11" in words.flags,
+        isolated="--contain" in words.flags,
+        home="--no-home" not in words.flags,
+    )
+
+
+def locate(image: str) -> Path:
+    """Return the file or folder of `image`.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    path = Path(image)
+    if path.exists():
+        return path
+    raise NotFoundError(f"there is no image {image!r}", hint="name a SIF file, an OCI layout or archive, or a folder")
+
+
+def launch(verb: str, words: Sequence[str]) -> int:
+    """Become the container; return only for --dry-run and --help.
+
+    Raises:
+        ComputeOpsError: the container could not be planned or started.
+    """
+    read = parse(verb, words)
+    if HELP[0] in read.flags:
+        from computeops.cli.root import call
+
+        return call([verb, HELP[0]])
+    environ = environment()
+    settings = Settings.load(environ)
+    plan = engine.plan(
+        locate(read.image),
+        request(verb, read, environ),
+        engine=read.last("--engine", settings.engine),
+        cache=settings.cache,
+        environ=environ,
+        cache_bytes=settings.cache_bytes,
+    )
+    if "--dry-run" not in read.flags:
+        proc.become(plan.argv, plan.env)
+    sys.stdout.write(shown(plan, environ) + "\n")
+    return 0
+
+
+def shown(plan: engine.Plan, environ: Mapping[str, str]) -> str:
+    """Return the command of `plan` as a line for a shell, with the variables that differ from `environ`."""
+    import shlex
+
+    changed = [f"{name}={value}" for name, value in sorted(plan.env.items()) if environ.get(name) != value]
+    unset = [word for name in sorted(environ) if name not in plan.env for word in ("-u", name)]
+    return shlex.join([*(["env", *unset, *changed] if changed or unset else []), *plan.argv])

@@ -1,0 +1,147 @@
+"""Engines: an image becomes the command of a running container. Plan, then do.
+
+An engine is a module of this folder (or of the entry points `computeops.engine`) that satisfies `model.Engine`. `plan`
+chooses and prepares the form of the image that the engine starts from, and returns the command as data.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from computeops import plugins
+from computeops.engine import machine, trees
+from computeops.engine.model import ACTIONS, Bind, Engine, Plan, Prepared, Request
+from computeops.errors import EngineError, UsageError
+
+__all__ = ["ACTIONS", "Bind", "Engine", "Plan", "Prepared", "Request", "available", "choose", "names", "plan"]
+
+BUILT_IN = ("native", "apptainer", "bubblewrap")
+"""The order in which they are tried: the fastest start first."""
+CACHE_BYTES = 20 * 1024**3
+"""What the trees in a cache may take on the disk."""
+UNPACK_BYTES = 1024**3
+"""A larger image is not unpacked unless the engine was named: its first start would take minutes."""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def names() -> list[str]:
+    """Return the names of all engines, in the order in which they are tried."""
+    return plugins.names("engine", BUILT_IN)
+
+
+def load(name: str) -> Engine:
+    """Return the engine called `name`.
+
+    Raises:
+        UsageError: there is none; the message names the nearest.
+    """
+    engine: Engine = plugins.load("engine", name, BUILT_IN)
+    return engine
+
+
+def available(name: str) -> str:
+    """Return "" if engine `name` works on this machine, else why not.
+
+    Raises:
+        UsageError: there is no such engine.
+    """
+    return load(name).available()
+
+
+def choose(name: str = "", *, request: Request | None = None, image: Path | None = None, cache: Path) -> str:
+    """Return `name` if there is such an engine; for "" the first that works here and fits `request` and `image`.
+
+    Raises:
+        UsageError: there is no engine called `name`.
+        EngineError: none works; the message says why each does not.
+    """
+    if name:
+        load(name)
+        return name
+    reasons = {}
+    for one in BUILT_IN:
+        engine = load(one)
+        why = (engine.lacks(request) if request else "") or _unfit(engine, image, cache) or _works(one, engine, cache)
+        if not why:
+            return one
+        reasons[one] = why
+    for one in names()[len(BUILT_IN) :]:
+        if not (why := available(one)):
+            return one
+        reasons[one] = why
+    lines = "".join(f"\n  {one}: {why}" for one, why in reasons.items())
+    raise EngineError(
+        f"no container engine works here:{lines}", hint="install one, for example: apt-get install apptainer"
+    )
+
+
+def _works(name: str, engine: Engine, cache: Path) -> str:
+    """Return what `engine.available` says; that it works is remembered until the machine starts anew."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    space = os.readlink("/proc/self/ns/user").strip("user:[]")  # noqa: PTH115  a container has the boot id of its host
+    seen = cache / "engines" / f"{name}-{boot}-{space}-{os.geteuid()}"
+    if seen.exists():
+        return ""
+    if why := engine.available():
+        return why
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the start
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        seen.touch()
+    return ""
+
+
+def _unfit(engine: Engine, image: Path | None, cache: Path) -> str:
+    """Return "" if `image` is in a form that `engine` takes, or unpacking it is quick."""
+    if image is None or "sif" in engine.TAKES or trees.is_tree(image) or trees.is_there(image, cache):
+        return ""
+    if machine.on_network(cache):
+        return f"it needs unpacked images, and {cache} is on the network, where they are slow"
+    if image.is_file() and image.stat().st_size > UNPACK_BYTES:
+        return f"it needs unpacked images, and {image.name} is large"
+    return ""
+
+
+def plan(
+    image: Path,
+    request: Request,
+    *,
+    engine: str = "",
+    cache: Path,
+    environ: Mapping[str, str],
+    cache_bytes: int = CACHE_BYTES,
+) -> Plan:
+    """Return the command that carries out `request` in `image`: a SIF, an OCI layout or archive, or a root filesystem.
+
+    `environ` is what the container inherits. Where the engine needs a tree, it is unpacked into `cache`, and locked
+    there until this process, or the container that it becomes, ends.
+
+    Raises:
+        UsageError: no such engine, a bind that cannot be, or a variable with an impossible name.
+        EngineError: no engine works here, or the one that was named cannot do this.
+        FormatError, StorageError, MissingProgramError: the image could not be prepared.
+    """
+    _check(request)
+    name = choose(engine, request=request, image=image, cache=cache)
+    chosen = load(name)
+    if why := chosen.lacks(request):
+        raise EngineError(
+            f"engine {name} cannot do this: {why}", hint="leave the engine to computeops, or name another"
+        )
+    if request.x11:
+        request = replace(request, binds=(*machine.display(environ), *request.binds))
+    as_it_is = "sif" in chosen.TAKES and trees.is_sif(image)
+    prepared = Prepared(image, image.absolute()) if as_it_is else trees.prepare(image, cache, cache_bytes)
+    argv, env = chosen.argv(prepared, request, environ)
+    return Plan(name, tuple(argv), env)
+
+
+def _check(request: Request) -> None:
+    if request.action not in ACTIONS:
+        raise UsageError(f"a container can {', '.join(ACTIONS)}, not {request.action!r}")
+    if request.action == "exec" and not request.argv:
+        raise UsageError("no program to execute", hint="computeops exec IMAGE PROGRAM [ARGUMENTS]")
+    if wrong := [name for name in request.env if not _VARIABLE.fullmatch(name)]:
+        raise UsageError(f"not a name of a variable: {wrong[0]!r}", hint="letters, digits and _, no digit in front")

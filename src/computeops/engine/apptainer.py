@@ -1,0 +1,65 @@
+"""Apptainer and SingularityCE: they start from the SIF itself, and know GPUs.
+
+Every option here is in both, from Apptainer 1.0 and SingularityCE 3.9 (https://apptainer.org/docs/user/latest/cli/).
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from computeops import proc
+from computeops.engine.machine import gpu
+from computeops.engine.model import Bind, Prepared, Request
+
+TAKES = frozenset({"sif", "tree"})
+_PROGRAMS = ("apptainer", "singularity")
+_SYS_RESOURCE = 1 << 24
+"""CAP_SYS_RESOURCE in a mask of capabilities (linux/capability.h)."""
+_GPU_OPTION = {"nvidia": ["--nv"], "amd": ["--rocm"], "none": []}
+
+
+def available() -> str:
+    """Return "" if Apptainer or SingularityCE is installed."""
+    return "" if any(proc.find(name) for name in _PROGRAMS) else "neither apptainer nor singularity is installed"
+
+
+def lacks(_request: Request) -> str:
+    """Return "": it can do all that a request asks."""
+    return ""
+
+
+def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Return the command; variables go by the environment, where other users of the machine do not see them.
+
+    Raises:
+        MissingProgramError: it is not installed.
+    """
+    program = next((name for name in _PROGRAMS if proc.find(name)), None) or proc.need("apptainer")
+    command = [program, "--quiet", request.action]
+    if os.geteuid() == 0 and not _may_take_all_capabilities():
+        command.append("--userns")
+    command += ["--contain"] if request.isolated else []
+    command += [] if request.home else ["--no-home"]
+    command += ["--pwd", request.cwd] if request.cwd else []
+    command += _GPU_OPTION[gpu(request.gpu)]
+    for bind in request.binds:
+        command += ["--mount", _mount(bind)]
+    prefix = program.upper()
+    return [*command, str(image.path), *request.argv], {
+        **environ,
+        **{f"{prefix}ENV_{name}": value for name, value in request.env.items()},
+    }
+
+
+def _mount(bind: Bind) -> str:
+    """Return one mount in CSV, in which a field may hold any character but a line break."""
+    fields = ["type=bind", f"src={bind.source}", f"dst={bind.target}", *(["ro"] if bind.read_only else [])]
+    return ",".join('"' + field.replace('"', '""') + '"' if set(field) & set(',"') else field for field in fields)
+
+
+def _may_take_all_capabilities() -> bool:
+    """Whether root has what Apptainer asks for as root; in many containers it has not."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) & _SYS_RESOURCE)
+    return False

@@ -1,0 +1,35 @@
+"""Bubblewrap (https://github.com/containers/bubblewrap): an unpacked image in user and mount namespaces.
+
+A signal to bwrap does not reach the program: bwrap dies, and the program with it. `native` has no such process between.
+"""
+
+from collections.abc import Mapping
+
+from computeops import proc
+from computeops.engine import inside, machine, mounts
+from computeops.engine.model import Prepared, Request
+
+TAKES = frozenset({"tree"})
+
+
+def available() -> str:
+    """Return "" if bwrap is installed and can make a namespace: it is tried."""
+    if proc.find("bwrap") is None:
+        return "bwrap is not installed"
+    done = proc.capture(["bwrap", "--ro-bind", "/", "/", "true"])
+    return "" if done.returncode == 0 else done.stderr.decode(errors="replace").strip() or machine.namespaces()
+
+
+def lacks(request: Request) -> str:
+    """Return "" unless `request` needs a GPU."""
+    return "it does not bring GPUs into the container" if machine.gpu(request.gpu) != "none" else ""
+
+
+def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Return the command of bwrap, and the environment that the program starts from.
+
+    Raises:
+        UsageError, EngineError: as `mounts.options` and `inside.command`.
+    """
+    program, env = inside.command(image, request, environ)
+    return ["bwrap", "--die-with-parent", *mounts.options(image, request, environ), "--", *program], env

@@ -1,0 +1,107 @@
+"""The nouns of starting a container: Bind, Request, Plan, and the Engine that makes one of the other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol, Self
+
+from computeops.errors import UsageError
+
+ACTIONS = ("run", "exec", "shell")
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A file or folder of this machine that the container sees."""
+
+    source: Path
+    target: str
+    """Absolute path inside the container."""
+    read_only: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        r"""Read `SRC[:DST[:ro|rw]]`; a colon in a path is written `\:`.
+
+        Raises:
+            UsageError: it does not follow the grammar, DST is not absolute, or SRC does not exist.
+        """
+        parts = [part.replace("\0", ":") for part in text.replace("\\:", "\0").split(":")]
+        source, target, mode = [*parts, "", "", ""][:3]
+        if len(parts) > 3 or not source or mode not in {"", "ro", "rw"}:
+            raise UsageError(f"not a bind: {text!r}", hint=r"write SRC[:DST[:ro]], and \: for a colon in a path")
+        path = Path(source).absolute()
+        if target and not target.startswith("/"):
+            raise UsageError(f"bind {text!r}: {target!r} is not an absolute path inside the container")
+        if not path.exists():
+            raise UsageError(f"bind {text!r}: there is no {path} on this machine")
+        return cls(path, target or str(path), mode == "ro")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user wants of a container, in words that every engine understands."""
+
+    action: str
+    """`run` the image's own command, `exec` a program in it, or an interactive `shell`."""
+    argv: tuple[str, ...] = ()
+    """Arguments of the command (`run`), program and arguments (`exec`), arguments of the shell."""
+    binds: tuple[Bind, ...] = ()
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Variables that win over those of the image; this machine's other variables are inherited."""
+    cwd: str = ""
+    """Folder inside the container; empty: the caller's own."""
+    gpu: str = "none"
+    """`auto`, `nvidia`, `amd` or `none`."""
+    x11: bool = False
+    """Whether the program opens windows on this machine's display."""
+    mpi: str = "none"
+    isolated: bool = False
+    """Whether the container has /tmp, /dev and a home of its own."""
+    home: bool = True
+    """Whether the container sees the user's home."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image in the form that an engine starts from."""
+
+    image: Path
+    """The file or folder that the user named."""
+    path: Path
+    """The SIF file, or the folder with the root filesystem."""
+    accounts: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    """Path in the container to the file to lay over it: the image's accounts and the user's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The process that is the container: nothing has been started yet."""
+
+    engine: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+class Engine(Protocol):
+    """A module that runs images."""
+
+    TAKES: frozenset[str]
+    """Forms it starts from: `tree` (a folder) and perhaps `sif`."""
+
+    def available(self) -> str:
+        """Return "" if it works on this machine for this user, else why not."""
+        ...
+
+    def lacks(self, request: Request) -> str:
+        """Return "" if it can do what `request` asks, else what it cannot."""
+        ...
+
+    def argv(self, image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+        """Return command and environment of the process that runs `request` in `image`.
+
+        Raises:
+            ComputeOpsError: the request cannot be carried out on this image.
+        """
+        ...

@@ -298,6 +298,22 @@ def test_the_real_apptainer_accepts_what_we_sign(scientist) -> None:
     assert b"integrity compromised" in refused.stderr
 
 
+@pytest.mark.apptainer
+@pytest.mark.squashfs
+def test_we_sign_what_the_real_apptainer_builds(scientist) -> None:
+    (scientist.home / "tree/bin").mkdir(parents=True)
+    (scientist.home / "ada.pub").write_bytes(PUBLIC[ADA.keyid].public_text())
+    scientist.own(scientist.home)
+    scientist.run(["apptainer", "build", "x.sif", "tree"])
+    file = scientist.home / "x.sif"
+    before = sif.unsigned_digest(file)
+    sign_sif(file, ADA, EPOCH)
+    assert [(one.name, one.complete) for one in verify_sif(file, PUBLIC)] == [("ada", True)]
+    assert sif.unsigned_digest(file) == before
+    scientist.run(["apptainer", "key", "import", "ada.pub"])
+    scientist.run(["apptainer", "verify", "--local", file])
+
+
 @pytest.fixture
 def signer(scientist) -> Key:
     """A key that the real Apptainer made for the scientist, as it exports it."""

@@ -9,6 +9,7 @@ KEYS/              mode 0700
 import errno
 import os
 import re
+import shlex
 import shutil
 import stat
 import tempfile
@@ -205,7 +206,7 @@ class Keyring:
         """Refuse what others may change (or read, of a secret): they could add or take a key."""
         if stat.S_IMODE(status.st_mode) & refused:
             verb = "read" if refused == _OTHERS else "change"
-            raise StorageError(f"others may {verb} {path}", hint=f"chmod -R go-rwx {self.folder}")
+            raise StorageError(f"others may {verb} {path}", hint=f"chmod -R go-rwx {shlex.quote(str(self.folder))}")
         if os.geteuid() != 0 and status.st_uid not in {os.geteuid(), 0}:
             raise StorageError(f"{path} belongs to another user", hint="use a keyring of your own: COMPUTEOPS_KEYS")
 

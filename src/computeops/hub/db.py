@@ -133,7 +133,22 @@ evidence = sa.Table(
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("created", sa.BigInteger, nullable=False),
 )
-
+pgp_keys = sa.Table(  # OpenPGP certificates, for those who verify the signature of a SIF
+    "pgp_keys",
+    metadata,
+    sa.Column("fingerprint", sa.String, primary_key=True),  # of the primary key, lower case hex
+    sa.Column("armored", sa.String, nullable=False),
+    sa.Column("users", sa.String, nullable=False),  # one a line
+    sa.Column("line", sa.String, nullable=False),  # what a search answers
+    sa.Column("added_by", sa.String, nullable=False),
+    sa.Column("added", sa.BigInteger, nullable=False),
+)
+pgp_key_ids = sa.Table(  # the fingerprints of primary keys and subkeys, backwards: a key id is the end of one
+    "pgp_key_ids",
+    metadata,
+    sa.Column("backwards", sa.String, primary_key=True),
+    sa.Column("fingerprint", sa.String, sa.ForeignKey("pgp_keys.fingerprint"), primary_key=True),
+)
 
 _T = TypeVar("_T")
 _REMEMBERED_BYTES = 128 * 1024 * 1024

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from computeops.errors import ConflictError, FormatError, NotFoundError, UsageError
+from computeops.errors import ConflictError, FormatError, UsageError
 from computeops.image import layer, oci, sif, singularity, squashfs
 from computeops.image.layer import Layer
 from computeops.image.merge import index
@@ -187,7 +187,8 @@ def convert(
     """Write the image at `source` into the form that the name of `target` says: .sif, .tar (OCI archive), else layout.
 
     `source` may also be a bare squashfs, a folder or a tar with a root filesystem. `epoch`: time of the files, where
-    the image is not one of ours. `tmp`: folder for a spool, where layers of several are merged.
+    the image is not one of ours. `arch`: which of several images, and of what does not say it itself. `tmp`: folder
+    for a spool, where several layers are merged.
 
     Raises:
         FormatError, LimitError: the source is broken, or not what it says.
@@ -199,10 +200,9 @@ def convert(
         raise ConflictError(f"{target} is the image that is to be converted", hint="give the copy another name")
     targets = _targets(target, opened)
     if opened.ours:
-        _need_arch(opened.description(), opened, arch)
         with contextlib.suppress(_NotOursError):
             return _again(opened, targets, writer, tmp)
-    described = _need_arch(opened.description(arch), opened, arch)
+    described = _need_arch(opened.description(arch), opened)
     return _foreign(opened, described, replace(targets, arch=described.arch), writer, epoch, tmp)
 
 
@@ -214,11 +214,9 @@ def _targets(target: Path, source: Source) -> _Targets:
     return _Targets(layout=target)
 
 
-def _need_arch(described: oci.Description, source: Source, arch: str) -> oci.Description:
+def _need_arch(described: oci.Description, source: Source) -> oci.Description:
     if not described.arch:
         raise UsageError(f"{source.path} does not say for which architecture it is", hint="say it: --arch amd64")
-    if arch and described.arch != arch.partition("/")[0]:
-        raise NotFoundError(f"{source.path} is for {described.arch}, not for {arch}")
     return described
 
 

@@ -264,6 +264,13 @@ def test_objects_in_other_groups_are_not_signed_in_silence(image: Path) -> None:
         sign_sif(image, ADA, EPOCH)
 
 
+def test_signing_never_writes_over_an_object(image: Path) -> None:
+    before = changed(image, sif.TABLE_OFFSET + 5, struct.pack("<I", 40)).read_bytes()
+    with pytest.raises(FormatError, match="is taken"):
+        sign_sif(image, ADA, EPOCH)
+    assert image.read_bytes() == before
+
+
 def test_a_file_changed_since_it_was_signed_is_not_signed_again(image: Path) -> None:
     sign_sif(image, ADA, EPOCH)
     changed(image, sif.PARTITION_OFFSET + 8, b"evil")

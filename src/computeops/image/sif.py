@@ -354,6 +354,9 @@ def add_signature(path: Path, data: bytes, fingerprint: bytes, time: int) -> Non
     entry = _descriptor(number, SIGNATURE, end, len(data), 0, time, "", extra, group=0, link=NO_GROUP | 1)
     fields[6], fields[7], fields[12] = time, fields[7] - 1, end + len(data) - fields[11]
     with path.open("r+b") as file:
+        file.seek(table + (number - 1) * _DESCRIPTOR.size)
+        if file.read(5)[4:] != b"\0":  # ids are the numbers of the slots, except in a file made to hurt
+            raise FormatError(f"{path}: descriptor {number} is taken by an object with another id")
         file.seek(end)
         file.write(data)
         file.truncate()

@@ -251,9 +251,9 @@ def test_redirects_end() -> None:
     with (
         serving(lambda asked: asked.answer(302, headers={"Location": asked.path + "x"})) as server,
         Session() as session,
+        pytest.raises(NetworkError, match="more than 10 redirects"),
     ):
-        with pytest.raises(NetworkError, match="more than 10 redirects"):
-            session.request("GET", f"{server.url}/x")
+        session.request("GET", f"{server.url}/x")
     assert len(server.asked) == 10
 
 

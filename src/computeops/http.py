@@ -176,9 +176,7 @@ class Session:
             if response.status_code not in _REDIRECT_STATUSES or target is None or method not in _SAFE:
                 return response
             response.close()
-            there = _joined(url, target)
-            if urlsplit(url).scheme == "https" and urlsplit(there).scheme != "https":
-                raise NetworkError(f"{shown(url)} redirects to {shown(there)}, which is not encrypted")
+            there = leads_to(url, target)
             if origin(there) != origin(url):
                 headers = {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}
             url = there
@@ -417,23 +415,28 @@ def origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, (parts.hostname or "").lower(), port or (443 if parts.scheme == "https" else 80)
 
 
-def shown(url: str) -> str:
-    """Return `url` without what may be secret: user, password, query and fragment."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+def leads_to(url: str, target: str) -> str:
+    """Return the address that an answer from `url` names as `target`, in `Location` or `Link`.
 
-
-def _joined(url: str, target: str) -> str:
-    """Return where a redirect from `url` to `target` leads."""
+    Raises:
+        NetworkError: it is no http or https address, or leaves https.
+    """
     try:
         there = urljoin(url, target)
         scheme = urlsplit(there).scheme
     except ValueError:
-        scheme = there = ""
+        there = scheme = ""
     if scheme not in {"http", "https"}:
-        raise NetworkError(f"{shown(url)} redirects to what is no http or https address")
-    origin(there)
+        raise NetworkError(f"{shown(url)} leads to what is no http or https address")
+    if origin(url)[0] == "https" and origin(there)[0] != "https":
+        raise NetworkError(f"{shown(url)} leads to {shown(there)}, which is not encrypted")
     return there
+
+
+def shown(url: str) -> str:
+    """Return `url` without what may be secret: user, password, query and fragment."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _chunks(response: "httpx2.Response") -> Iterator[bytes]:

@@ -181,14 +181,16 @@ def show_command(settings: Settings, reference: str, *, as_json: bool) -> None:
         ("image", found.image),
         ("manifest", found.manifest),
         ("versions", ", ".join(found.versions)),
-        ("variants", ", ".join(found.variants)),
+        ("variants", ", ".join(sorted({one.variant for one in found.variants} - {""}))),
         ("recipe", ", ".join(found.recipe)),
         ("sources", ", ".join(one.name for one in found.sources)),
     ]
     lines = [_plain(found.reference), *(f"  {name:10}{_plain(value)}" for name, value in facts if value)]
     for one in found.evidence:
         verdict = {True: "passed", False: "failed", None: "-"}[one.passed]
-        lines.append(f"  evidence  {verdict:7} {_plain(one.kind)} by {_plain(', '.join(one.signers)) or 'nobody'}")
+        about = _plain(f"counts for nothing: {one.fault}" if one.fault else one.words)
+        by = _plain(", ".join(one.signers)) or "nobody"
+        lines.append(f"  evidence  {verdict:7} {_plain(one.kind)} by {by}" + (f" ({about})" if about else ""))
     lines += [f"  {_plain(program):10}{_plain(line)}" for program, line in found.commands.items()]
     emit(asdict(found), "\n".join(lines), as_json=as_json)
 

@@ -13,6 +13,7 @@ from computeops.model import Reference
 from computeops.store.oci import Registry
 
 _T = TypeVar("_T")
+_PAGE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +30,9 @@ class Entry:
     license: str = ""
     arch: str = ""
     size: int = 0
-    """Bytes of the image as it is fetched."""
-    created: int | str = 0
+    """Bytes of the OCI image."""
+    created: int = 0
+    """When it was published, seconds since 1970."""
     image: str = ""
     """Digest of the image's config: its identity."""
     manifest: str = ""
@@ -53,7 +55,11 @@ class Known:
     digest: str
     passed: bool | None = None
     signers: tuple[str, ...] = ()
-    created: int | str = 0
+    created: int = 0
+    words: str = ""
+    """What it says, in a few words."""
+    fault: str = ""
+    """Why it counts for nothing; empty if it does count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +78,8 @@ class About(Entry):
     about: dict[str, Any] = field(default_factory=dict)
     """The [package] table of its recipe."""
     versions: tuple[str, ...] = ()
-    variants: tuple[str, ...] = ()
+    variants: tuple[Entry, ...] = ()
+    """All images of this version."""
     recipe: dict[str, str] = field(default_factory=dict)
     """File name to text."""
     sources: tuple[Source, ...] = ()
@@ -82,13 +89,19 @@ class About(Entry):
 
 
 def search(registry: Registry, words: str, *, limit: int = 50, after: str = "") -> Page:
-    """Return the releases of a hub that have all `words`; without words, all.
+    """Return the first `limit` releases of a hub that have all `words`; without words, of all.
 
     Raises:
         NotFoundError: it is a registry without a catalogue; NetworkError: its answer makes no sense.
     """
-    query = {"q": words, "limit": str(limit), **({"after": after} if after else {})}
-    return _read(registry, f"search?{urlencode(query)}", Page)
+    found: list[Entry] = []
+    following: str | None = after
+    while following is not None and len(found) < limit:
+        query = {"q": words, "limit": str(min(limit - len(found), _PAGE)), "after": following}
+        page = _read(registry, f"search?{urlencode(query)}", Page)
+        found += page.releases
+        following = page.next if page.releases else None
+    return Page(releases=tuple(found[:limit]), next=following)
 
 
 def show(registry: Registry, reference: Reference) -> About:

@@ -80,21 +80,24 @@ def fetch(
     _require_free(into, force=force)
     found = find(reference, registry, arch=arch, sif=form == ".sif")
     with _folder_beside(into) as folder:
-        made = folder / into.name
+        fetched = made = folder / into.name
         if form == ".sif" and found.sif:
             _fetch_sif(reference.repository, found, made, registry, progress)
         else:
-            layout = made if form == ".oci" else folder / "layers.oci"
-            _fetch_layout(reference, found.manifest, layout, registry, progress)
-            if layout is not made:
-                progress("converting")
-                convert.convert(layout, made, writer=writer or convert.Writer(), epoch=epoch, arch=arch)
-        image = convert.open_image(made, arch)
-        if image.manifest != found.manifest.digest and not found.bare:
-            raise FormatError(f"{reference} is the manifest {found.manifest.digest}, and its image {image.manifest}")
+            fetched = folder / "layers.oci" if form == ".sif" else made
+            _fetch_layout(reference, found.manifest, fetched, registry, progress)
         progress("verifying")
+        image = convert.open_image(fetched)
+        if image.manifest != Digest.of(found.manifest.body) and not found.bare:
+            raise FormatError(f"{reference} is the manifest {found.manifest.digest}, and its image {image.manifest}")
         gate(image, found.evidence)
-        _publish(folder, made, into, found.evidence, force=force)
+        about = found.evidence
+        if fetched != made:
+            progress("converting")
+            source, writer = image.id, writer or convert.Writer()
+            image = convert.convert(fetched, made, writer=writer, epoch=epoch, tmp=folder)
+            about = about if image.id == source else ()  # somebody else's image: ours is a new one, made of it
+        _publish(folder, made, into, about, force=force)
     return replace(image, path=into)
 
 
@@ -248,7 +251,8 @@ def _fetch_layout(
     if total > LIMITS.image_bytes:
         raise LimitError(f"{reference} has {total} bytes; at most {LIMITS.image_bytes} are fetched")
     meter = _Meter(progress, total)
-    with oci.LayoutWriter(layout) as writer, ThreadPoolExecutor(THREADS) as pool:
+    archive = layout.name.endswith(".tar")
+    with oci.LayoutWriter(layout, archive=archive) as writer, ThreadPoolExecutor(THREADS) as pool:
         waiting = [
             pool.submit(registry.blob, reference.repository, part, writer.place(part.digest), meter.part())
             for part in unique.values()

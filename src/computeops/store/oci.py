@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from computeops import http
 from computeops.errors import ConflictError, FormatError, LimitError, LoginError, NetworkError, NotFoundError
-from computeops.http import Answer, Session, origin, shown
+from computeops.http import Answer, Session, leads_to, origin, shown
 from computeops.image import oci
 from computeops.limits import LIMITS
 from computeops.model import Digest, Reference
@@ -348,7 +348,7 @@ def _next_page(answer: Answer) -> str:
     link = answer.headers.get("link", "")
     if 'rel="next"' not in link and "rel=next" not in link:
         return ""
-    url = urljoin(answer.url, link.partition("<")[2].partition(">")[0])
+    url = leads_to(answer.url, link.partition("<")[2].partition(">")[0])
     if origin(url) != origin(answer.url):
         raise NetworkError(f"{shown(answer.url)} continues at {shown(url)}, which is another host")
     return url

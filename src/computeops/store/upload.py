@@ -9,10 +9,10 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from computeops.errors import FormatError, NetworkError
-from computeops.http import CHUNK, Answer, origin, shown
+from computeops.http import CHUNK, Answer, leads_to, shown
 from computeops.model import Digest
 from computeops.store.oci import Registry
 
@@ -55,7 +55,7 @@ class _Upload:
     ) -> None:
         self._registry, self._repository, self._digest = registry, repository, digest
         self._file, self._size, self._sent = file, size, sent
-        self._location = ""
+        self._location, self._there = "", 0
         self._hash, self._hashed = hashlib.new(digest.algorithm), 0
 
     def run(self) -> None:
@@ -64,8 +64,8 @@ class _Upload:
             try:
                 self._attempt()
             except NetworkError:
-                if self._hashed >= farthest + CHUNK:  # as http.download: a link that brings more is good enough
-                    attempt, farthest = 1, self._hashed
+                if self._there >= farthest + CHUNK:  # as http.download: a link that brings more is good enough
+                    attempt, farthest = 1, self._there
                 if attempt == _ATTEMPTS:
                     raise
                 self._registry.session.wait(attempt)
@@ -76,7 +76,7 @@ class _Upload:
                 return
 
     def _attempt(self) -> None:
-        offset = self._resume() if self._location else 0
+        self._there = offset = self._resume() if self._location else 0
         if not self._location:
             self._begin()
         if self._size <= _ONE_PUT:
@@ -150,8 +150,5 @@ class _Upload:
             self._sent(len(data))
 
     def _move(self, answer: Answer) -> None:
-        """Go on where the registry says; never from https to where others can read along."""
-        there = urljoin(answer.url, answer.headers.get("location", ""))
-        if origin(answer.url)[0] == "https" and origin(there)[0] != "https":
-            raise NetworkError(f"{shown(answer.url)} wants the upload at {shown(there)}, which is not encrypted")
-        self._location = there
+        """Go on where the registry says."""
+        self._location = leads_to(answer.url, answer.headers.get("location", ""))

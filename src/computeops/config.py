@@ -115,8 +115,13 @@ def _typed(name: str, value: Any, where: str) -> Any:
 
 
 def environment() -> dict[str, str]:
-    """Return a copy of this process's environment."""
-    return dict(os.environ)
+    """Return this process's environment as it was given: Python adds LC_CTYPE where the locale is C (PEP 538)."""
+    environ = dict(os.environ)
+    if environ.get("LC_CTYPE") == "C.UTF-8":
+        given = Path("/proc/self/environ").read_bytes()
+        if b"\0LC_CTYPE=" not in b"\0" + given:
+            del environ["LC_CTYPE"]
+    return environ
 
 
 def other_credentials(environ: Mapping[str, str]) -> tuple[Path, ...]:

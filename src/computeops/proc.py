@@ -1,10 +1,15 @@
 """The only module that starts processes: argv lists, never a shell, a clear error for a missing program."""
 
+import contextlib
 import os
+import selectors
 import shlex
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -88,6 +93,64 @@ def capture(
         raise error(f"no end after {timeout:g} s: {shlex.join(argv)}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a process did that was let run to its end or to its time."""
+
+    code: int
+    """Exit code; minus the signal that ended it."""
+    output: bytes
+    """The end of both of its streams, as they came."""
+    seconds: float
+    timed_out: bool
+
+
+def observe(
+    argv: Sequence[str], *, env: Mapping[str, str] | None, timeout: float, limit_bytes: int, cwd: Path | None = None
+) -> Observed:
+    """Run `argv` for at most `timeout` seconds and return the last `limit_bytes` of its output, whatever it did.
+
+    At its time it is killed with every process of its session.
+
+    Raises:
+        MissingProgramError: `argv[0]` is not installed.
+    """
+    began = time.monotonic()
+    with start(argv, env=env, cwd=cwd, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, new_session=True) as child:
+        assert child.stdout is not None
+        tail, timed_out = bytearray(), False
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ)
+            while True:
+                left = began + timeout - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    timed_out = True
+                    break
+                block = os.read(child.stdout.fileno(), 1 << 16)
+                if not block:
+                    break
+                tail = (tail + block)[-limit_bytes:]
+        if not timed_out:
+            timed_out = not _ends(child, began + timeout - time.monotonic())
+        _kill_session(child)
+    return Observed(child.returncode, bytes(tail), time.monotonic() - began, timed_out)
+
+
+def _ends(child: "Process[bytes]", seconds: float) -> bool:
+    try:
+        child.wait(max(seconds, 0))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill_session(child: "Process[bytes]") -> None:
+    """Kill what is left of a process that leads its own session, and all of its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
 def stream(
     argv: Sequence[str],
     *,
@@ -123,10 +186,20 @@ def start(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
     pass_fds: Sequence[int] = (),
+    new_session: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` and return the running process; use it as a context manager."""
     need(argv[0])
-    return subprocess.Popen(list(argv), env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds)
+    return subprocess.Popen(
+        list(argv),
+        env=env,
+        cwd=cwd,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=pass_fds,
+        start_new_session=new_session,
+    )
 
 
 PIPE = subprocess.PIPE
@@ -142,6 +215,8 @@ def become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
         EngineError: the program could not be executed.
     """
     path = need(argv[0])
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and what is ignored stays so in the program
+        signal.signal(ignored, signal.SIG_DFL)
     try:
         os.execve(path, list(argv), dict(env))
     except OSError as error:

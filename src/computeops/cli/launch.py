@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from computeops import engine, proc
+from computeops import engine
 from computeops.config import Settings, environment
 from computeops.errors import NotFoundError, UsageError, did_you_mean
 
@@ -131,7 +131,7 @@ def locate(image: str) -> Path:
 
 
 def launch(verb: str, words: Sequence[str]) -> int:
-    """Become the container; return only for --dry-run and --help.
+    """Become the container; return for --dry-run and --help, and where the container could not be made.
 
     Raises:
         ComputeOpsError: the container could not be planned or started.
@@ -152,7 +152,7 @@ def launch(verb: str, words: Sequence[str]) -> int:
         cache_bytes=settings.cache_bytes,
     )
     if "--dry-run" not in read.flags:
-        proc.become(plan.argv, plan.env)
+        return engine.become(plan)
     sys.stdout.write(shown(plan, environ) + "\n")
     return 0
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from computeops import plugins
+from computeops import plugins, proc
 from computeops.engine import machine, trees
 from computeops.engine.model import ACTIONS, Bind, Engine, Plan, Prepared, Request
 from computeops.errors import EngineError, UsageError
 
-__all__ = ["ACTIONS", "Bind", "Engine", "Plan", "Prepared", "Request", "available", "choose", "names", "plan"]
+__all__ = ["ACTIONS", "Bind", "Engine", "Plan", "Prepared", "Request", "available", "become", "choose", "names", "plan"]
 
 BUILT_IN = ("native", "apptainer", "bubblewrap")
 """The order in which they are tried: the fastest start first."""
@@ -136,6 +136,21 @@ def plan(
     prepared = Prepared(image, image.absolute()) if as_it_is else trees.prepare(image, cache, cache_bytes)
     argv, env = chosen.argv(prepared, request, environ)
     return Plan(name, tuple(argv), env)
+
+
+def become(plan: Plan) -> int:
+    """Replace this process by the container of `plan`: signals, exit code and terminal are the program's own.
+
+    It returns an exit code only where the container could not be made, and has said why.
+
+    Raises:
+        MissingProgramError: the engine is not installed; EngineError: it could not be executed.
+    """
+    if plan.engine == "native":
+        from computeops.engine import native
+
+        return native.become(plan.argv, plan.env)
+    return proc.become(plan.argv, plan.env)
 
 
 def _check(request: Request) -> None:

@@ -11,7 +11,7 @@ import ctypes
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 FAILED = 125
 """Exit code where the container could not be made."""
@@ -46,11 +46,10 @@ class _MountAttr(ctypes.Structure):
     _fields_ = (("set", ctypes.c_uint64), ("clear", ctypes.c_uint64), ("how", ctypes.c_uint64), ("ns", ctypes.c_uint64))
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Make the container and become the program; return an exit code only where that failed."""
     split = argv.index("--")
     steps, command = list(_steps(argv[:split])), argv[split + 1 :]
-    environ = _environment()
     try:
         _own_namespaces()
         _build(steps)
@@ -72,7 +71,7 @@ def _steps(words: Sequence[str]) -> Iterator[Step]:
         at = end
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return the environment as it was given: Python adds LC_CTYPE to one whose locale is C (PEP 538)."""
     environ = dict(os.environ)
     with open("/proc/self/environ", "rb") as file:
@@ -156,11 +155,11 @@ def _make_place(inside: str, *, folder: bool) -> None:
         os.close(os.open(inside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
-def _become(command: Sequence[str], environ: dict[str, str]) -> int:
+def _become(command: Sequence[str], environ: Mapping[str, str]) -> int:
     _libc.signal(_SIGPIPE, None)  # Python ignores both, and what is ignored stays so in the program
     _libc.signal(_SIGXFSZ, None)
     try:
-        os.execvpe(command[0], list(command), environ)
+        os.execvpe(command[0], list(command), dict(environ))
     except OSError as error:
         _say(f"cannot start {command[0]} in the container: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
@@ -178,4 +177,4 @@ def _say(message: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], environment()))

@@ -4,7 +4,7 @@ Nothing needs to be installed, nothing stays between the caller and the program,
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from computeops import proc
@@ -12,7 +12,7 @@ from computeops.engine import inside, machine, mounts
 from computeops.engine.model import Prepared, Request
 
 TAKES = frozenset({"tree"})
-_ENTER = Path(__file__).with_name("enter.py")
+ENTER = Path(__file__).with_name("enter.py")
 
 
 def available() -> str:
@@ -38,5 +38,12 @@ def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple
     return [*_prefix(), *mounts.options(image, request, environ), "--", *program], env
 
 
+def become(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Do in this process what the command `argv` would do in a Python of its own; return only where that failed."""
+    from computeops.engine import enter
+
+    return enter.main(argv[len(_prefix()) :], env)
+
+
 def _prefix() -> list[str]:
-    return [sys.executable, "-I", "-S", str(_ENTER)]
+    return [sys.executable, "-I", "-S", str(ENTER)]

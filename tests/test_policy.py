@@ -121,6 +121,15 @@ def test_an_oci_image_whose_config_is_of_another_profits_from_nothing() -> None:
     assert trust(replace(liar, manifest=MANIFEST), [BUILT], KEYS, RELEASE)
 
 
+def test_what_is_about_an_image_is_told_without_signatures() -> None:
+    """To add a signature, it must be known what one signs, not who signed before."""
+    by_eve = signed(PASSED, EVE)
+    assert policy.about(IMAGE, [BUILT, by_eve]) == (evidence(PROVENANCE), PASSED)
+    with pytest.raises(TrustError, match="is about image"):
+        policy.about(replace(IMAGE, id=OTHER), [BUILT])
+    assert policy.about(IMAGE, []) == ()
+
+
 def test_one_statement_vouches_for_one_image() -> None:
     many = signed(evidence(PROVENANCE, subjects={**IMAGE.subjects, "also": OTHER}), ADA)
     with pytest.raises(TrustError, match="'also'"):

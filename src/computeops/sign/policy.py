@@ -72,13 +72,8 @@ def trust(image: Image, evidence: Sequence[Signed], keys: Mapping[str, Key], pol
     if not policy.passed or min(policy.passed.values()) < 1:
         raise PolicyError("an empty policy never holds", hint="ask for at least one signer of one kind under [passed]")
 
-    # (2) Also of envelopes by strangers: a store that gives rubbish is not one to take an image from.
-    statements = [dsse.read(signed) for signed in evidence]
-
-    # (3) Before signatures count: good evidence of another image is the attack that signatures do not stop.
-    here = computed(image)
-    for statement in statements:
-        _check_subject(statement, here)
+    # (2) and (3), before signatures count: good evidence of another image is the attack that signatures do not stop.
+    statements = about(image, evidence)
 
     # (4) The ids are computed from our keys, so one key is one signer, whatever an envelope calls it and how often.
     verified = tuple(
@@ -100,6 +95,21 @@ def trust(image: Image, evidence: Sequence[Signed], keys: Mapping[str, Key], pol
                 hint="`computeops key list` shows whom you trust; `computeops key import NAME FILE` adds a key",
             )
     return verified
+
+
+def about(image: Image, evidence: Sequence[Signed]) -> tuple[Evidence, ...]:
+    """Return the statements in the envelopes, whoever signed them; raise unless each is about `image`.
+
+    Strangers' envelopes too: a store that gives rubbish is not one to take an image from.
+
+    Raises:
+        FormatError, LimitError: an envelope has no statement that is read here.
+        TrustError: a statement is about another image.
+    """
+    statements, here = tuple(dsse.read(signed) for signed in evidence), computed(image)
+    for statement in statements:
+        _check_subject(statement, here)
+    return statements
 
 
 def computed(image: Image) -> Mapping[str, Digest]:

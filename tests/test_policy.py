@@ -130,6 +130,16 @@ def test_what_is_about_an_image_is_told_without_signatures() -> None:
     assert policy.about(IMAGE, []) == ()
 
 
+def test_what_a_file_only_claims_is_not_signed() -> None:
+    """Testing an evil SIF that borrowed a good image's ID must not give the good image a passing test, or the reverse."""
+    claimed = replace(IMAGE, proven=False)
+    assert policy.narrowed(claimed, PASSED).subjects == {"sif": SIF}
+    assert policy.narrowed(IMAGE, PASSED).subjects == {"image": ID, "sif": SIF}
+    assert policy.narrowed(replace(claimed, form="oci"), PASSED).subjects == {"manifest": MANIFEST}
+    with pytest.raises(TrustError, match="no digest of x.sif"):
+        policy.narrowed(replace(claimed, sif=OTHER), PASSED)
+
+
 def test_one_statement_vouches_for_one_image() -> None:
     many = signed(evidence(PROVENANCE, subjects={**IMAGE.subjects, "also": OTHER}), ADA)
     with pytest.raises(TrustError, match="'also'"):

@@ -14,7 +14,7 @@ A kind is a URI, or one of the words in `WORDS`.
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -122,6 +122,21 @@ def computed(image: Image) -> Mapping[str, Digest]:
     names = {"sif"} if image.form == "sif" else {"manifest"}
     names |= {"image"} if image.proven else set()
     return {name: digest for name, digest in image.subjects.items() if name in names}
+
+
+def narrowed(image: Image, evidence: Evidence) -> Evidence:
+    """Return `evidence` about only those digests of `image` that were computed here: what may be signed.
+
+    Whoever signs an ID that a file only claims to have vouches for the image whose ID was borrowed.
+
+    Raises:
+        TrustError: none of its subjects was computed here.
+    """
+    here = computed(image)
+    subjects = {name: digest for name, digest in evidence.subjects.items() if here.get(name) == digest}
+    if not subjects:
+        raise TrustError(f"{_word(evidence.kind)}: names no digest of {image.path} that was computed here")
+    return replace(evidence, subjects=subjects)
 
 
 def _check_subject(statement: Evidence, here: Mapping[str, Digest]) -> None:

@@ -313,10 +313,8 @@ def test_we_sign_what_the_real_apptainer_builds(scientist) -> None:
     scientist.own(scientist.home)
     scientist.run(["apptainer", "build", "x.sif", "tree"])
     file = scientist.home / "x.sif"
-    before = sif.unsigned_digest(file)
     sign_sif(file, ADA, EPOCH)
     assert [(one.name, one.complete) for one in verify_sif(file, PUBLIC)] == [("ada", True)]
-    assert sif.unsigned_digest(file) == before
     scientist.run(["apptainer", "key", "import", "ada.pub"])
     scientist.run(["apptainer", "verify", "--local", file])
 

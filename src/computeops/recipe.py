@@ -20,7 +20,7 @@ from computeops.spdx import license_fault
 from computeops.toml_lines import Key, lines_of
 
 FILE_NAME = "computeops.toml"
-BUILDERS = ("debian", "dockerfile")
+BUILDERS = ("debian", "dockerfile", "apptainer")
 """The builders that come with ComputeOps."""
 
 _END = r"$(?!\n)"

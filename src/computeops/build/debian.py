@@ -114,7 +114,7 @@ def _environment(job: Job, more: Mapping[str, str]) -> dict[str, str]:
 
 def _hook(job: Job) -> str:
     """Return the script that mmdebstrap runs when all packages are installed, with the root in `$1`."""
-    inside: list[str] = []
+    inside = ["rm -f /etc/apt/sources.list"]  # it names a folder of this build
     lines = ["#!/bin/sh", "set -eu", "umask 022", "root=$1"]
     if job.recipe.build.file:
         file = job.folder / job.recipe.build.file
@@ -124,13 +124,12 @@ def _hook(job: Job) -> str:
         lines.append(f'mkdir -p "$root{_INSIDE}"')
         lines += [f'cp {shlex.quote(str(path))} "$root{_INSIDE}/"{shlex.quote(name)}' for name, path in copies]
         lines.append(f'chmod 755 "$root{_INSIDE}/"{shlex.quote(file.name)}')
-        inside = [f'{_call(job, file)} || {{ echo "{_FAILED} ($?)"; exit 1; }}', f"rm -rf {_INSIDE}"]
+        inside += [f'{_call(job, file)} || {{ echo "{_FAILED} ($?)"; exit 1; }}', f"rm -rf {_INSIDE}"]
     if removed := [name for name in job.lock.options.get("removed", []) if isinstance(name, str)]:
         inside.append(f"dpkg --purge --force-depends {shlex.join(removed)}")
-    if inside:
-        # all in one: once the build file has run, no program of the root is ours to start any more
-        script = shlex.quote("\n".join(["set -eu", *inside]))
-        lines.append(f'chroot "$root" setpriv --bounding-set={_CAPABILITIES} sh -c {script}')
+    # all in one: once the build file has run, no program of the root is ours to start any more
+    script = shlex.quote("\n".join(["set -eu", *inside]))
+    lines.append(f'chroot "$root" setpriv --bounding-set={_CAPABILITIES} sh -c {script}')
     return "\n".join([*lines, ""])
 
 

@@ -12,7 +12,6 @@ from computeops.image.tree import Descend, Entry, Item, Kind, Tree, below, every
 REMOVED = (
     "etc/*-",  # passwd-, group-, shadow-: copies of the state before the last change
     "etc/.pwd.lock",
-    "etc/apt/sources.list.d/0000*",  # names a folder of the build
     "etc/hostname",  # the build host's
     "etc/ssh/ssh_host_*",  # keys of a host must be its own
     "root/.cache",

@@ -69,14 +69,15 @@ def fetch(materials: Sequence[Material], folder: Path, place: Place) -> dict[Mat
     """
 
     def one(material: Material) -> Path:
-        return _cached(material, folder, place)
+        return cached(material, folder, place)
 
     place.progress(f"fetching {len(materials)} files")
     with ThreadPoolExecutor(_PARALLEL) as pool:
         return dict(zip(materials, pool.map(one, materials), strict=True))
 
 
-def _cached(material: Material, folder: Path, place: Place) -> Path:
+def cached(material: Material, folder: Path, place: Place) -> Path:
+    """Return the file of one material in the cache, as `fetch` does."""
     store = place.cache / "sources"
     target = store / material.digest.hex
     # what lies beside the recipe is looked at every time: a change must be noticed, not covered by an old copy

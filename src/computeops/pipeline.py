@@ -1,43 +1,69 @@
-"""The flow, step by step: recipe -> image. Read this file first."""
+"""The flow, step by step: build -> check -> sign -> trust -> publish -> pull -> run. Read this file first.
+
+Each step is a few lines over the folder of its name. Imports stand inside the functions: a verb loads what it needs.
+"""
 
 import platform
+import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from computeops import build as builders
-from computeops import recipe as recipes
 from computeops.config import Settings
 from computeops.errors import UsageError
-from computeops.image import convert, oci
-from computeops.model import Image
+from computeops.limits import LIMITS
+from computeops.model import IN_TOTO_PAYLOAD, Digest, Evidence, Image, Policy, Reference, Signed
 
+if TYPE_CHECKING:
+    from computeops.build.model import Built, Lock
+    from computeops.image.convert import Writer
+    from computeops.recipe import Recipe, Test
+    from computeops.sign.key import Key
+    from computeops.sign.pgp import SifSignature
+    from computeops.sign.policy import Verified
+    from computeops.store.oci import Registry
+    from computeops.store.release import Release
+
+Progress = Callable[[str], None]
+_BARE: Mapping[str, str] = MappingProxyType({"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
+"""Environment of tests: where the engine's own programs are, nothing of the user's."""
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "riscv64": "riscv64", "s390x": "s390x"}
 
 
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
 @dataclass(frozen=True, slots=True)
-class Output:
-    """What a build leaves in its output folder."""
+class Product:
+    """What a build made, and what is known of it so far."""
 
     image: Image
-    sif: Path
-    layout: Path
+    release: "Release"
+    evidence: tuple[Evidence, ...]
 
 
-def build(
-    folder: Path, variant: str, out: Path, settings: Settings, progress: Callable[[str], None] = lambda _: None
-) -> Output:
-    """Build the recipe in `folder` into `out/NAME-VERSION[-VARIANT]`.sif and .oci.
+def build(folder: Path, variant: str, out: Path, settings: Settings, progress: Progress = _silent) -> Product:
+    """Build the recipe in `folder` into the release `out/NAME-VERSION[-VARIANT]`, with its provenance.
 
     Raises:
         RecipeError: the recipe or its lock is wrong; BuildError: its build file failed.
     """
-    recipe = recipes.load(folder / recipes.FILE_NAME)
-    pinned = builders.read_lock(folder)
+    from computeops import build as builders
+    from computeops import recipe as recipes
+    from computeops.store.release import Release
+
+    recipe = recipes.load(folder)
     stem = "-".join(part for part in (recipe.package.name, recipe.package.version, variant) if part)
+    release = Release(out / stem)
     settings.tmp.mkdir(parents=True, exist_ok=True)
+    began = int(time.time())
     with tempfile.TemporaryDirectory(dir=settings.tmp, prefix="computeops-build-") as work:
+        pinned = builders.read_lock(folder) or _lock(folder, recipe, settings, progress)
         built = builders.build(
             folder,
             recipe,
@@ -52,19 +78,194 @@ def build(
             progress=progress,
         )
         progress("packing")
-        image = convert.pack(
-            built.tree,
-            oci.Description(
-                architecture(), built.env, built.command, recipe.run.programs, built.labels, built.working_dir
-            ),
-            to_sif=out / f"{stem}.sif",
-            to_layout=out / f"{stem}.oci",
-            writer=convert.Writer(compression=settings.compression, level=settings.level, threads=settings.jobs),
-            epoch=settings.epoch,
-            recipe=(folder / recipes.FILE_NAME).read_bytes(),
-            name=recipe.package.version,
-        )
-    return Output(image, out / f"{stem}.sif", out / f"{stem}.oci")
+        image = _pack(folder, recipe, built, release, settings)
+    progress("archiving recipe and sources")
+    _archive(folder, recipe, pinned, release, settings)
+    return Product(image, release, (_provenance(folder, image, recipe, pinned, variant, began, settings),))
+
+
+def check(
+    image: Image, tests: Sequence["Test"], settings: Settings, progress: Progress = _silent
+) -> tuple[Evidence, ...]:
+    """Return the evidence that the image itself gives: the result of `tests`, if there are any, and what is in it.
+
+    Raises:
+        EngineError: no test could be started; FormatError: a package database in the image is broken.
+    """
+    from computeops.check import inventory, sbom
+    from computeops.image import convert
+
+    results = (test(image, tests, settings, progress),) if tests else ()
+    progress("listing the packages")
+    found = inventory.packages(convert.open_tree(image.path, image.arch))
+    return (*results, sbom.cyclonedx(image, found, settings.epoch), sbom.spdx(image, found, settings.epoch))
+
+
+def test(image: Image, tests: Sequence["Test"], settings: Settings, progress: Progress) -> Evidence:
+    """Run `tests` inside `image`, away from the user's home and environment.
+
+    Raises:
+        EngineError: no engine can start it; UsageError: there are no tests.
+    """
+    from computeops import engine, proc
+    from computeops.check import test as checker
+
+    def inside(argv: Sequence[str], seconds: float) -> checker.Outcome:
+        request = engine.Request(action="exec", argv=tuple(argv), isolated=True, home=False, cwd="/")
+        plan = engine.plan(image.path, request, engine=settings.engine, cache=settings.cache, environ=_BARE)
+        seen = proc.observe(plan.argv, env=plan.env, timeout=seconds, limit_bytes=LIMITS.test_output_bytes)
+        return checker.Outcome(seen.code, seen.output, seen.seconds, seen.timed_out)
+
+    return checker.run_tests(image, tests, run=inside, progress=progress)
+
+
+def attest(release: "Release", evidence: Sequence[Evidence], settings: Settings, key: str = "") -> None:
+    """Write `evidence` beside the image of `release`, signed with `key` if one is named.
+
+    Raises:
+        NotFoundError: there is no such key with its secret.
+    """
+    from computeops.check.kinds import short
+    from computeops.sign import dsse
+    from computeops.sign.keyring import Keyring
+
+    signer = Keyring(settings.keys).own(key) if key else None
+    for one in evidence:
+        unsigned = Signed(dsse.statement(one), IN_TOTO_PAYLOAD)
+        release.add_evidence(short(one.kind), dsse.add_signature(unsigned, signer) if signer else unsigned)
+
+
+def sign(file: Path, key: str, settings: Settings) -> int:
+    """Sign the SIF at `file`, if it is one, and all evidence beside it; return how many pieces there are.
+
+    Raises:
+        NotFoundError: there is no such key with its secret; TrustError: a piece is about another image.
+    """
+    from computeops.check.kinds import short
+    from computeops.image import convert
+    from computeops.sign import dsse, pgp, policy
+    from computeops.sign.keyring import Keyring
+    from computeops.store.release import Release
+
+    signer, release = Keyring(settings.keys).own(key), Release.beside(file)
+    image, envelopes = convert.open_image(file), release.evidence()
+    policy.about(image, envelopes)
+    for one in envelopes:
+        release.add_evidence(short(dsse.read(one).kind), dsse.add_signature(one, signer))
+    if image.form == "sif":
+        pgp.sign_sif(file, signer, int(time.time()))
+    return len(envelopes)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `verify` found, all of it good."""
+
+    image: Image
+    signatures: "Sequence[SifSignature]"
+    evidence: "tuple[Verified, ...]"
+    keys: "Mapping[str, Key]"
+    """The keyring, by key id."""
+
+
+def verify(file: Path, settings: Settings) -> Report:
+    """Check the signatures in the image `file` and the evidence beside it.
+
+    Raises:
+        TrustError: a signature or subject does not hold; PolicyError: what holds is not enough.
+    """
+    from computeops.image import convert
+    from computeops.sign import pgp
+    from computeops.sign.keyring import Keyring
+    from computeops.store.release import Release
+
+    image, keys = convert.open_image(file), Keyring(settings.keys).public()
+    signatures = pgp.verify_sif(file, keys) if image.form == "sif" else ()
+    return Report(image, signatures, trust(image, Release.beside(file).evidence(), settings), keys)
+
+
+def trust(
+    image: Image, evidence: Sequence[Signed], settings: Settings, policy: Policy | None = None
+) -> tuple["Verified", ...]:
+    """Return the evidence with its signers. The single gate: raises unless all is about `image` and satisfies `policy`.
+
+    Without `policy`, the one of the settings holds, or else `sign.policy.RELEASE`.
+
+    Raises:
+        TrustError: a signature or subject does not hold; PolicyError: what holds is not enough.
+    """
+    from computeops.sign import policy as policies
+    from computeops.sign.keyring import Keyring
+
+    wanted = policy or (policies.load(Path(settings.policy)) if settings.policy else policies.RELEASE)
+    return policies.trust(image, evidence, Keyring(settings.keys).public(), wanted)
+
+
+def publish(
+    file: Path, reference: Reference, registry: "Registry", settings: Settings, progress: Progress = _silent
+) -> Digest:
+    """Push the release of the image in `file` as `reference`, once it is trusted, and return its manifest's digest.
+
+    Raises:
+        TrustError: its evidence does not hold; ConflictError: the version was released already.
+    """
+    from computeops.image import convert
+    from computeops.store import publish as publishing
+    from computeops.store.release import Release
+
+    release = Release.beside(file)
+    trust(convert.open_image(file), release.evidence(), settings)
+    return publishing.push(release, reference, registry, progress=progress, epoch=settings.epoch)
+
+
+def pull(
+    reference: Reference,
+    target: Path,
+    registry: "Registry",
+    settings: Settings,
+    progress: Progress = _silent,
+    *,
+    arch: str = "",
+    force: bool = False,
+    untrusted: bool = False,
+) -> Image:
+    """Fetch the image that `reference` names to `target`, which appears only if it is trusted (or `untrusted` given).
+
+    Raises:
+        TrustError: its evidence does not hold; PolicyError: nobody we know vouches for it.
+    """
+    from computeops.store import fetch
+
+    def gate(image: Image, evidence: Sequence[Signed]) -> None:
+        if not untrusted:
+            trust(image, evidence, settings)
+
+    return fetch.fetch(
+        reference,
+        target,
+        registry,
+        gate=gate,
+        arch=arch or architecture(),
+        force=force,
+        writer=_writer(settings),
+        epoch=settings.epoch,
+        progress=progress,
+    )
+
+
+def admit(image: Path, settings: Settings) -> None:
+    """Raise unless `image` may be run here: with a policy in the settings, only what is trusted.
+
+    `cli.launch` asks before `engine.plan` makes the container; without a policy it does not even import this module.
+
+    Raises:
+        TrustError: as `trust`.
+    """
+    from computeops.image import convert
+    from computeops.store.release import Release
+
+    if settings.policy:
+        trust(convert.open_image(image), Release.beside(image).evidence(), settings)
 
 
 def architecture() -> str:
@@ -77,3 +278,78 @@ def architecture() -> str:
     if machine not in _ARCHITECTURES:
         raise UsageError(f"images cannot be built on {machine!r}", hint=f"known are {', '.join(_ARCHITECTURES)}")
     return _ARCHITECTURES[machine]
+
+
+def _lock(folder: Path, recipe: "Recipe", settings: Settings, progress: Progress) -> "Lock":
+    from computeops import build as builders
+
+    return builders.lock(
+        folder,
+        recipe,
+        mirror=settings.mirror,
+        pypi=settings.pypi,
+        cache=settings.cache,
+        tmp=settings.tmp,
+        progress=progress,
+    )
+
+
+def _pack(folder: Path, recipe: "Recipe", built: "Built", release: "Release", settings: Settings) -> Image:
+    from computeops import recipe as recipes
+    from computeops.image import convert, oci
+
+    description = oci.Description(
+        architecture(), built.env, built.command, recipe.run.programs, built.labels, built.working_dir
+    )
+    return convert.pack(
+        built.tree,
+        description,
+        to_sif=release.sif,
+        to_layout=release.layout,
+        writer=_writer(settings),
+        epoch=settings.epoch,
+        recipe=(folder / recipes.FILE_NAME).read_bytes(),
+        name=recipe.package.version,
+    )
+
+
+def _writer(settings: Settings) -> "Writer":
+    from computeops.image.convert import Writer
+
+    return Writer(compression=settings.compression, level=settings.level, threads=settings.jobs)
+
+
+def _archive(folder: Path, recipe: "Recipe", pinned: "Lock", release: "Release", settings: Settings) -> None:
+    """Keep beside the image what it was built from; evidence of an earlier build there goes."""
+    import json
+
+    from computeops import recipe as recipes
+    from computeops.build.model import LOCK_NAME
+
+    shutil.rmtree(release.folder, ignore_errors=True)
+    for name in (recipes.FILE_NAME, recipe.build.file):
+        if name:
+            release.add("recipe", Path(name).name, (folder / name).read_bytes())
+    release.add("recipe", LOCK_NAME, json.dumps(pinned.as_json(), indent=1).encode() + b"\n")
+    for source in pinned.of_role("source"):
+        release.add_copy("sources", source.name, settings.cache / "sources" / source.digest.hex)
+
+
+def _provenance(
+    folder: Path, image: Image, recipe: "Recipe", pinned: "Lock", variant: str, began: int, settings: Settings
+) -> Evidence:
+    from computeops import __version__
+    from computeops import recipe as recipes
+    from computeops.check import provenance
+
+    return provenance.provenance(
+        image,
+        recipe,
+        pinned.materials,
+        variant=variant,
+        started=began,
+        finished=int(time.time()),
+        builder_id=f"https://computeops.org/builder/{recipe.build.builder}@{__version__}",
+        recipe_digest=recipes.digest(folder),
+        parameters={"epoch": settings.epoch, "compression": settings.compression, "level": settings.level},
+    )

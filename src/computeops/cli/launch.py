@@ -143,8 +143,13 @@ def launch(verb: str, words: Sequence[str]) -> int:
         return call([verb, HELP[0]])
     environ = environment()
     settings = Settings.load(environ)
+    image = locate(read.image)
+    if settings.policy:
+        from computeops import pipeline
+
+        pipeline.admit(image, settings)
     plan = engine.plan(
-        locate(read.image),
+        image,
         request(verb, read, environ),
         engine=read.last("--engine", settings.engine),
         cache=settings.cache,

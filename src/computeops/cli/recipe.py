@@ -9,6 +9,7 @@ from computeops import build as builders
 from computeops import recipe as recipes
 from computeops.cli.output import Progress, emit, json_option
 from computeops.config import Settings
+from computeops.errors import CHECK_FAILED
 
 _FOLDER = click.argument("folder", type=click.Path(path_type=Path), default=".")
 
@@ -64,18 +65,45 @@ def schema_command() -> None:
 @_FOLDER
 @click.option("--variant", default="", help="The variant to build; none: the generic one.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder of what is built.")
+@click.option(
+    "--key", default=None, metavar="NAME", help="Sign with this key; default: the setting `key`, else nobody."
+)
+@click.option("--no-test", is_flag=True, help="Do not run the recipe's tests.")
 @json_option
 @click.pass_obj
-def build_command(settings: Settings, folder: Path, variant: str, out: Path, *, as_json: bool) -> None:
-    """Build the recipe in FOLDER into NAME-VERSION.sif and NAME-VERSION.oci.
+def build_command(
+    settings: Settings, folder: Path, variant: str, out: Path, key: str | None, *, no_test: bool, as_json: bool
+) -> int:
+    """Build the recipe in FOLDER into a release: image, recipe, sources and evidence, signed with a key.
 
-    Example: computeops build examples/samtools --out built
+    NAME-VERSION.sif is for Apptainer, NAME-VERSION.oci the same image as an OCI layout; NAME-VERSION.release holds the
+    rest. Exits with 13 if a test failed: the image is there, and so is the evidence against it.
+
+    Example: computeops build examples/samtools --out built --key ada
     """
     from computeops import pipeline
+    from computeops.check.kinds import short
+    from computeops.sign.keyring import Keyring
 
+    signer = settings.key if key is None else key
+    if signer:
+        Keyring(settings.keys).own(signer)  # a missing key is better said before a long build than after it
     progress = Progress()
-    output = pipeline.build(folder, variant, out, settings, progress)
+    product = pipeline.build(folder, variant, out, settings, progress)
+    tests = () if no_test else recipes.load(folder).tests
+    evidence = (*product.evidence, *pipeline.check(product.image, tests, settings, progress))
+    pipeline.attest(product.release, evidence, settings)
+    if signer:
+        pipeline.sign(product.release.sif, signer, settings)
     progress.done()
-    digests = {name: str(digest) for name, digest in output.image.subjects.items()}
-    lines = [str(output.sif), str(output.layout), *(f"  {name:9}{digest}" for name, digest in digests.items())]
-    emit({"sif": str(output.sif), "oci": str(output.layout), "digests": digests}, "\n".join(lines), as_json=as_json)
+    digests = {name: str(digest) for name, digest in product.image.subjects.items()}
+    verdicts = {short(one.kind): {True: "passed", False: "FAILED", None: "made"}[one.passed] for one in evidence}
+    files = {"sif": product.release.sif, "oci": product.release.layout, "release": product.release.folder}
+    lines = [
+        *(str(path) for path in files.values()),
+        *(f"  {name:12}{digest}" for name, digest in digests.items()),
+        *(f"  {name:12}{verdict}{f', signed by {signer}' if signer else ''}" for name, verdict in verdicts.items()),
+    ]
+    data = {name: str(path) for name, path in files.items()} | {"digests": digests, "evidence": verdicts}
+    emit(data, "\n".join(lines), as_json=as_json)
+    return CHECK_FAILED if any(one.passed is False for one in evidence) else 0

@@ -1,0 +1,139 @@
+"""The verbs of evidence: test, sbom, sign, verify."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from computeops import pipeline
+from computeops.check.kinds import short
+from computeops.cli.output import Progress, emit, json_option, table
+from computeops.config import Settings
+from computeops.errors import CHECK_FAILED, UsageError
+from computeops.model import Evidence
+from computeops.sign.policy import Verified
+
+_FILE = click.argument("file", type=click.Path(path_type=Path, exists=True))
+_KEY = click.option("--key", default=None, metavar="NAME", help="Sign with this key; default: the setting `key`.")
+
+
+@click.command()
+@_FILE
+@click.option("--recipe", type=click.Path(path_type=Path), help="Take the tests from this recipe, not from the image.")
+@_KEY
+@json_option
+@click.pass_obj
+def test_command(settings: Settings, file: Path, recipe: Path | None, key: str | None, *, as_json: bool) -> int:
+    """Run the recipe's tests inside the image FILE; the result is written beside it as evidence.
+
+    Exits with 13 if a test failed.
+
+    Example: computeops test samtools-1.16.1.sif
+    """
+    from computeops import recipe as recipes
+    from computeops.image import convert
+    from computeops.store.release import Release
+
+    carried = b"" if recipe else convert.carried_recipe(file)
+    if not recipe and not carried:
+        raise UsageError(f"{file} carries no recipe", hint="name the folder of its recipe with --recipe")
+    tests = recipes.load(recipe).tests if recipe else recipes.parse(carried, file=f"{file}: computeops.toml").tests
+    progress = Progress()
+    evidence = pipeline.test(convert.open_image(file), tests, settings, progress)
+    progress.done()
+    release = Release.beside(file)
+    pipeline.attest(release, [evidence], settings, settings.key if key is None else key)
+    emit(evidence.predicate, test_report(evidence), as_json=as_json)
+    return 0 if evidence.passed else CHECK_FAILED
+
+
+def test_report(evidence: Evidence) -> str:
+    """Return what a test result says, for people."""
+    passed, failed = (evidence.predicate.get(key, ()) for key in ("passedTests", "failedTests"))
+    lines = [f"passed  {name}" for name in passed] + [f"FAILED  {name}" for name in failed]
+    for name, tail in _tails(evidence):
+        lines += ["", f"{name} printed at its end:", *(f"  {line}" for line in tail.splitlines())]
+    return "\n".join(lines)
+
+
+def _tails(evidence: Evidence) -> Sequence[tuple[str, str]]:
+    failed = set(evidence.predicate.get("failedTests", ()))
+    details: Sequence[dict[str, Any]] = evidence.predicate.get("computeops_tests", ())
+    return [(one["name"], one.get("output", "")) for one in details if one.get("name") in failed]
+
+
+@click.command()
+@_FILE
+@click.option("--format", "form", type=click.Choice(["cyclonedx", "spdx"]), default="cyclonedx", show_default=True)
+@click.pass_obj
+def sbom_command(settings: Settings, file: Path, form: str) -> None:
+    """Print what is inside the image FILE as a JSON document: CycloneDX 1.6 or SPDX 2.3.
+
+    Example: computeops sbom samtools-1.16.1.sif --format spdx > samtools.spdx.json
+    """
+    from computeops.check import inventory, sbom
+    from computeops.image import convert
+
+    image = convert.open_image(file)
+    found = inventory.packages(convert.open_tree(file))
+    write = sbom.spdx if form == "spdx" else sbom.cyclonedx
+    click.echo(json.dumps(write(image, found, settings.epoch).predicate, indent=2, ensure_ascii=False))
+
+
+@click.command()
+@_FILE
+@_KEY
+@click.pass_obj
+def sign_command(settings: Settings, file: Path, key: str | None) -> None:
+    """Sign the image FILE and the evidence beside it.
+
+    A SIF gets an OpenPGP signature that `apptainer verify` understands; each piece of evidence one more signature in
+    its envelope.
+
+    Example: computeops sign samtools-1.16.1.sif --key ada
+    """
+    name = settings.key if key is None else key
+    if not name:
+        raise UsageError("no key is named", hint="name one with --key, or make one: computeops key new NAME")
+    count = pipeline.sign(file, name, settings)
+    click.echo(f"{file}: signed by {name}, with {count} pieces of evidence")
+
+
+@click.command()
+@_FILE
+@click.option("--policy", type=click.Path(path_type=Path), help="File of the policy that must hold.")
+@json_option
+@click.pass_obj
+def verify_command(settings: Settings, file: Path, policy: Path | None, *, as_json: bool) -> None:
+    """Check the signatures of the image FILE and the evidence beside it, and whether they satisfy the policy.
+
+    Exits with 9 if something does not hold, with 10 if all holds and is not enough.
+
+    Example: computeops verify samtools-1.16.1.sif
+    """
+    chosen = replace(settings, policy=str(policy)) if policy else settings
+    report = pipeline.verify(file, chosen)
+    rows = [("signature of the SIF", one.name or "nobody known", one.signer) for one in report.signatures]
+    rows += [(short(one.evidence.kind), _signers(one, report), _verdict(one.evidence)) for one in report.evidence]
+    data = {
+        "file": str(file),
+        "digests": {name: str(digest) for name, digest in report.image.subjects.items()},
+        "signatures": [{"name": one.name, "signer": one.signer} for one in report.signatures],
+        "evidence": [
+            {"kind": one.evidence.kind, "passed": one.evidence.passed, "signers": sorted(one.signers)}
+            for one in report.evidence
+        ],
+    }
+    emit(data, f"{table(('what', 'signed by', ''), rows)}\n\n{file} is trusted", as_json=as_json)
+
+
+def _signers(one: Verified, report: pipeline.Report) -> str:
+    names = sorted(report.keys[keyid].name for keyid in one.signers)
+    return ", ".join(names) or "nobody known"
+
+
+def _verdict(evidence: Evidence) -> str:
+    return {True: "passed", False: "FAILED", None: ""}[evidence.passed]

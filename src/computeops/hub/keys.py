@@ -20,8 +20,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from computeops.errors import FormatError, LimitError, LoginError, NotFoundError, UsageError
+from computeops.hub import receive
 from computeops.hub.db import Database, pgp_key_ids, pgp_keys, upsert
-from computeops.hub.login import body
 from computeops.hub.state import Hub
 from computeops.limits import LIMITS
 
@@ -65,7 +65,7 @@ def routes(hub: Hub) -> list[Route]:
         caller = hub.caller(request.scope)
         if not caller.name:
             raise LoginError("a token is needed to add a key", hint="run `apptainer remote login`")
-        form = parse_qs((await body(request, LIMITS.key_bytes * _IN_FORM)).decode("latin-1"))
+        form = parse_qs((await receive.whole(request.receive, LIMITS.key_bytes * _IN_FORM)).decode("latin-1"))
         text = form.get("keytext", [""])[0]
         fingerprint = await to_thread(add, hub.database, text.encode(), caller.name)
         return PlainTextResponse(f"added {fingerprint.upper()}\n")

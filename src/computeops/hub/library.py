@@ -16,10 +16,9 @@ from starlette.routing import Route
 
 from computeops import __version__
 from computeops.errors import ComputeOpsError, DeniedError, LoginError, NotFoundError, UsageError
-from computeops.hub import manifests, search, shelf, sifs
+from computeops.hub import manifests, receive, search, shelf, sifs
 from computeops.hub.auth import Caller
 from computeops.hub.db import Repository
-from computeops.hub.login import body
 from computeops.hub.sifs import SifFile
 from computeops.hub.state import Hub, header
 from computeops.limits import LIMITS
@@ -240,7 +239,7 @@ class Library:
         """Take the file: it is durable when this answers 200, and only 200 is understood."""
         repository, digest = shelf.image_of(request.path_params["image"])
         upload = self._hub.blobs.upload(request.path_params["upload"], repository)
-        await shelf.receive(self._hub, upload, request.stream(), repository, digest)
+        await shelf.receive(self._hub, upload, receive.chunks(request.receive), repository, digest)
         return Response(status_code=200)
 
     async def upload_directly(self, request: Request) -> Response:
@@ -248,7 +247,7 @@ class Library:
         repository, digest = shelf.image_of(request.path_params["image"])
         self._require(request, "push", repository)
         upload = await to_thread(self._hub.blobs.begin, repository)
-        await shelf.receive(self._hub, upload, request.stream(), repository, digest)
+        await shelf.receive(self._hub, upload, receive.chunks(request.receive), repository, digest)
         return _data({})
 
     async def complete(self, request: Request) -> Response:
@@ -353,7 +352,7 @@ def _text(sent: dict[str, Any], key: str) -> str:
 async def _json(request: Request) -> dict[str, Any]:
     """Return the object that was sent; these clients name no content type."""
     try:
-        sent = json.loads(await body(request, LIMITS.manifest_bytes) or b"{}")
+        sent = json.loads(await receive.whole(request.receive, LIMITS.manifest_bytes) or b"{}")
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the request is no JSON: {error}") from error
     if not isinstance(sent, dict):

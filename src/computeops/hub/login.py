@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from computeops.errors import LimitError, UsageError
+from computeops.errors import UsageError
+from computeops.hub import receive
 from computeops.hub.auth import SESSION_SECONDS, Caller
 from computeops.hub.state import Hub
 
@@ -24,7 +25,7 @@ def routes(hub: Hub) -> list[Route]:
         return _session(hub, hub.caller(request.scope))
 
     async def by_form(request: Request) -> Response:
-        form = parse_qs((await body(request, _FORM_BYTES)).decode("latin-1"))
+        form = parse_qs((await receive.whole(request.receive, _FORM_BYTES)).decode("latin-1"))
         kind = form.get("grant_type", [""])[0]
         if kind not in {"password", "refresh_token"}:
             raise UsageError(f"unknown grant_type {kind[:40]!r}", hint="use password or refresh_token")
@@ -42,17 +43,3 @@ def _session(hub: Hub, caller: Caller, refresh: str = "") -> Response:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     said = {"token": token, "access_token": token, "expires_in": SESSION_SECONDS, "issued_at": now}
     return JSONResponse(said | ({"refresh_token": refresh} if refresh else {}), headers={"cache-control": "no-store"})
-
-
-async def body(request: Request, limit_bytes: int) -> bytes:
-    """Return the body of `request`.
-
-    Raises:
-        LimitError: it is larger than `limit_bytes`.
-    """
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit_bytes:
-            raise LimitError(f"the request has more than {limit_bytes} bytes")
-    return bytes(data)

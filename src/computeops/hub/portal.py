@@ -19,13 +19,12 @@ from starlette.types import Receive, Scope, Send
 
 from computeops import __version__
 from computeops.errors import ComputeOpsError, LoginError, NotFoundError
-from computeops.hub import contents, facts, present, search
+from computeops.hub import contents, facts, present, receive, search
 from computeops.hub.auth import ANYONE, SESSION_SECONDS, Caller
 from computeops.hub.commands import commands
 from computeops.hub.db import Repository
 from computeops.hub.etag import tagged
 from computeops.hub.highlight import highlight
-from computeops.hub.login import body
 from computeops.hub.send import send_file
 from computeops.hub.state import Hub
 from computeops.limits import LIMITS
@@ -59,7 +58,7 @@ def routes(hub: Hub) -> list[Route]:
         return endpoint
 
     async def sign_in(request: Request) -> Response:
-        form = parse_qs((await body(request, _FORM_BYTES)).decode("latin-1"))
+        form = parse_qs((await receive.whole(request.receive, _FORM_BYTES)).decode("latin-1"))
         return await run_in_threadpool(_sign_in, hub, request, form.get("token", [""])[0].strip())
 
     return [

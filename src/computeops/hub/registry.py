@@ -6,17 +6,16 @@ Reads of manifests and blobs are the hub's hot path and go from the ASGI scope t
 
 import re
 from asyncio import to_thread
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, quote
 
 import sqlalchemy as sa
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
-from computeops.hub import catalogue, manifests, sifs
+from computeops.hub import catalogue, manifests, receive, sifs
 from computeops.hub.auth import challenge
 from computeops.hub.blobs import Upload
 from computeops.hub.db import Repository
@@ -173,7 +172,10 @@ class Registry:
         names = tuple(call.query("tag")) if expected else (call.rest,)
         if not all(_TAG.fullmatch(name) for name in names):
             raise OciError("MANIFEST_INVALID", 400, "a tag has 1 to 128 letters, digits, _ . and -")
-        body = await _body(call, LIMITS.manifest_bytes)
+        try:
+            body = await receive.whole(call.receive, LIMITS.manifest_bytes)
+        except LimitError as error:
+            raise OciError("SIZE_INVALID", 413, error.message) from error
         digest = Digest.of(body, expected.algorithm if expected else "sha256")
         if expected not in {None, digest}:
             raise OciError("DIGEST_INVALID", 400, f"the manifest is {digest}, not {expected}")
@@ -305,7 +307,7 @@ class Registry:
                 state = _upload_headers(call.name, upload)
                 raise OciError("BLOB_UPLOAD_INVALID", 416, f"the next byte is {upload.offset}", headers=state)
         try:
-            await upload.append(_chunks(call.receive))
+            await upload.append(receive.chunks(call.receive))
         except LimitError as error:
             raise OciError("SIZE_INVALID", 413, error.message) from error
 
@@ -404,23 +406,3 @@ def _upload_headers(name: str, upload: Upload) -> dict[str, str]:
 
 def _unsupported(call: _Call) -> OciError:
     return OciError("UNSUPPORTED", 405, f"{call.method} is not possible here")
-
-
-async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        if chunk := message.get("body", b""):
-            yield chunk
-        if not message.get("more_body", False):
-            return
-
-
-async def _body(call: _Call, limit: int) -> bytes:
-    data = bytearray()
-    async for chunk in _chunks(call.receive):
-        data += chunk
-        if len(data) > limit:
-            raise OciError("SIZE_INVALID", 413, f"a manifest may have at most {limit} bytes")
-    return bytes(data)

@@ -18,6 +18,7 @@ from computeops.hub.app import create_app
 _BACKLOG = 1024
 _POLL_SECONDS = 0.02
 _POLLS = 500
+_GRACE_SECONDS = 20
 _WORLD = "a name and a token sent over a network without TLS can be read by others"
 
 
@@ -107,6 +108,7 @@ async def _serve(data: Path, place: Place, port: int, ready: Callable[[str], Non
         ssl_cert=place.certificate,
         ssl_key=place.key,
     )
+    server.workers_kill_timeout = _GRACE_SECONDS
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
@@ -117,7 +119,10 @@ async def _serve(data: Path, place: Place, port: int, ready: Callable[[str], Non
         await asyncio.sleep(_POLL_SECONDS)
     if not serving.done():
         ready(place.address(port))
-    await serving
+    try:
+        await serving
+    except TimeoutError:  # a request did not end within the grace: its sender will see it fail
+        loop.set_exception_handler(lambda *_: None)  # granian would complain about its own waiting, cut short
 
 
 async def _accepts(host: str, port: int) -> bool:

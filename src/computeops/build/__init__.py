@@ -67,6 +67,27 @@ def lock(
         return _lock(folder, recipe, place)
 
 
+def lint(folder: Path, recipe: Recipe) -> list[str]:
+    """Return what is right but worth knowing: what is not pinned, and what is not tested.
+
+    Raises:
+        RecipeError: the build file is wrong.
+    """
+    notes = list(find(recipe.build.builder).lint(folder, recipe))
+    pinned = read_lock(folder)
+    if pinned is None:
+        notes.append(
+            f"there is no {LOCK_NAME}: each build takes the newest of its inputs (`computeops lock` pins them)"
+        )
+    elif pinned.inputs != inputs(folder, recipe):
+        notes.append(f"{LOCK_NAME} was made for another state of the recipe: run `computeops lock` again")
+    if recipe.build.network:
+        notes.append("build.network is true: what the build file fetches is not pinned")
+    if not recipe.tests:
+        notes.append("there are no [[tests]]: nobody can tell whether the image works")
+    return notes
+
+
 def read_lock(folder: Path) -> Lock | None:
     """Return the lock beside the recipe in `folder`, or None if there is none.
 

@@ -6,7 +6,7 @@ unless the recipe says so, %files copies from the recipe's sources. %test is kep
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,19 @@ def detect(folder: Path) -> str:
     found = sorted(one.name for one in folder.glob("*.def")) if folder.is_dir() else []
     found += [name for name in ("Singularity",) if (folder / name).is_file()]
     return found[0] if len(found) == 1 else ""
+
+
+def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
+    """Refuse a definition file that starts from what cannot be pinned."""
+    file = build_file(folder, recipe, detect(folder))
+    text = file.read_text(errors="replace")
+    agents = set()
+    for options in [{}, *(one.options for one in recipe.variants)]:
+        _check_options(text, options, file.name)
+        for stage in definition.stages(text, options, file.name):
+            if not _uri(stage, recipe, file.name) and stage.keys["bootstrap"].lower() != "scratch":
+                agents.add(stage.keys["bootstrap"])
+    return [f"{file.name}: what Bootstrap: {agent} fetches is not pinned" for agent in sorted(agents)]
 
 
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:

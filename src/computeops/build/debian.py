@@ -7,14 +7,14 @@ repository and without network, so two builds of one lock give equal trees.
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from computeops import proc
 from computeops.build import apt, log, namespace
 from computeops.build.model import Built, Job, Material, Pins, Place
 from computeops.build.noise import Quiet
-from computeops.errors import BuildError
+from computeops.errors import BuildError, RecipeError
 from computeops.image.archive import TarFile
 from computeops.recipe import Recipe
 
@@ -29,6 +29,18 @@ _FAILED = "computeops: the build file failed"
 def detect(folder: Path) -> str:
     """A `build.sh` is for this builder."""
     return "build.sh" if (folder / "build.sh").is_file() else ""
+
+
+def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
+    """Say what will not last, and refuse a build file that no shell can read."""
+    name = recipe.build.file
+    if name and b"\r\n" in (folder / name).read_bytes():
+        raise RecipeError(
+            f"{name} has line ends of Windows, which no shell understands", hint=f"run: sed -i 's/\\r$//' {name}"
+        )
+    if recipe.build.snapshot:
+        return ()
+    return ("build.snapshot is not set: a mirror drops versions of packages that the lock names when newer ones come",)
 
 
 def lock(_folder: Path, recipe: Recipe, place: Place) -> Pins:

@@ -7,7 +7,7 @@ the recipe only its sources. RUN has no network unless the recipe says so.
 import json
 import resource
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from computeops import proc
@@ -35,12 +35,20 @@ def detect(folder: Path) -> str:
     return next((name for name in _NAMES if (folder / name).is_file()), "")
 
 
+def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
+    """Refuse a Dockerfile whose images cannot be told."""
+    file = build_file(folder, recipe, detect(folder))
+    for options in [{}, *(one.options for one in recipe.variants)]:
+        instructions.images(file.read_text(errors="replace"), options, file.name)
+    return ()
+
+
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:
     """Pin the images that the Dockerfile takes files from, for every variant."""
     file = build_file(folder, recipe, detect(folder))
     text = file.read_text(errors="replace")
-    variants = [one.options for one in recipe.variants] or [{}]
-    wanted = {image: None for options in ({}, *variants) for _, image in instructions.images(text, options, file.name)}
+    variants = [{}, *(one.options for one in recipe.variants)]
+    wanted = {image: None for options in variants for _, image in instructions.images(text, options, file.name)}
     return Pins(tuple(bases.pin(reference(image), folder, place) for image in wanted))
 
 

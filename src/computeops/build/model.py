@@ -1,6 +1,6 @@
 """The nouns of building: Place, Material, Lock, Job, Built, and the Protocol of a builder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -155,6 +155,14 @@ class Builder(Protocol):
 
     def detect(self, folder: Path) -> str:
         """Return the name of the build file in `folder` that this builder understands, or ""."""
+        ...
+
+    def lint(self, folder: Path, recipe: Recipe) -> Sequence[str]:
+        """Return what a user of the build file should know, without asking any server.
+
+        Raises:
+            RecipeError: the build file is wrong.
+        """
         ...
 
     def lock(self, folder: Path, recipe: Recipe, place: Place, /) -> Pins:

@@ -20,6 +20,7 @@ VERBS = {
     "lock": "recipe",
     "login": "store",
     "logout": "store",
+    "new": "recipe",
     "pull": "store",
     "push": "store",
     "run": "run",

@@ -1,4 +1,4 @@
-"""The verbs of a recipe: lint, lock, schema, build."""
+"""The verbs of a recipe: new, lint, lock, schema, build."""
 
 import json
 from pathlib import Path
@@ -15,16 +15,35 @@ _FOLDER = click.argument("folder", type=click.Path(path_type=Path), default=".")
 
 
 @click.command()
+@click.argument("name")
+@click.option("--builder", default="", metavar="NAME", help="debian, dockerfile or apptainer; default: by --from.")
+@click.option("--from", "existing", type=click.Path(path_type=Path), help="Build file to start from.")
+def new_command(name: str, builder: str, existing: Path | None) -> None:
+    """Write the first files of a recipe into the new folder NAME.
+
+    Example: computeops new samtools --from samtools.def
+    """
+    from computeops.build import scaffold
+
+    folder = Path(name)
+    builder = builder or (scaffold.builder_of(existing) if existing else "debian")
+    scaffold.write(folder, scaffold.files(folder.name, builder, existing))
+    click.echo(f"{folder / recipes.FILE_NAME}: edit it, then: computeops lint {name}; computeops build {name}")
+
+
+@click.command()
 @_FOLDER
 @json_option
 def lint_command(folder: Path, *, as_json: bool) -> None:
-    """Check the recipe in FOLDER and list every problem with its line.
+    """Check the recipe in FOLDER: list every problem with its line, or else what is not pinned or not tested.
 
     Example: computeops lint examples/samtools
     """
-    recipe = recipes.load(folder / recipes.FILE_NAME)
+    recipe = recipes.load(folder)
     package = recipe.package
-    emit({"name": package.name, "version": package.version}, f"{package.name} {package.version}: good", as_json=as_json)
+    notes = builders.lint(folder, recipe)
+    text = "\n".join([f"{package.name} {package.version}: good", *(f"note: {note}" for note in notes)])
+    emit({"name": package.name, "version": package.version, "notes": notes}, text, as_json=as_json)
 
 
 @click.command()
@@ -36,7 +55,7 @@ def lock_command(settings: Settings, folder: Path, *, as_json: bool) -> None:
 
     Example: computeops lock examples/samtools
     """
-    recipe = recipes.load(folder / recipes.FILE_NAME)
+    recipe = recipes.load(folder)
     progress = Progress()
     pinned = builders.lock(
         folder,

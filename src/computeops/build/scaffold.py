@@ -1,0 +1,179 @@
+"""The first files of a recipe: commented, without a problem, with a test; written whole and never over others."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from computeops.errors import ConflictError, NotFoundError, StorageError, UsageError
+from computeops.limits import LIMITS
+from computeops.recipe import FILE_NAME
+
+_NAME = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
+_HEAD = """\
+# What this release is. The keys are described in docs/reference/recipe.md.
+
+[package]
+name = "{name}"
+version = "0.1"
+summary = "What {name} does, in one line"
+license = "Apache-2.0"           # SPDX expression of the software inside
+# homepage = "https://example.org"
+# domains = ["bioinformatics"]
+# citation = "10.1093/gigascience/giab008"
+
+# [[maintainers]]
+# name = "Ada Lovelace"
+# email = "ada@example.org"
+
+# Sources are archived with the release, so that it can be rebuilt from zero.{only}
+# [[sources]]
+# url = "https://example.org/{name}-0.1.tar.gz"
+# sha256 = "..."
+#
+# [[sources]]
+# git = "https://example.org/{name}.git"
+# commit = "..."
+#
+# [[sources]]
+# path = "patches"               # a file or folder beside this file
+
+[build]
+builder = "{builder}"
+"""
+_ONLY = " The build file sees\n# nothing else of what lies beside it."
+_TAIL = """
+{run}
+# A variant is one target of the release: a CPU level, a set of options.
+# [[variants]]
+# name = "v3"
+# cpu = "x86_64_v3"
+# options = {{ CFLAGS = "-O3 -march=x86-64-v3" }}
+
+# Tests run inside the image after the build, and again wherever somebody wants to know whether it works there.
+[[tests]]
+name = "starts"
+run = "{test}"
+expect = "{expect}"
+"""
+_COMMAND = """
+[run]
+command = ["{name}"]
+"""
+_FIRST = """printf '#!/bin/sh\\necho "{name} says hello"\\n' > /usr/local/bin/{name}"""
+_BUILD = {
+    "debian": """file = "build.sh"               # runs in the new system, as root, in the folder of the sources
+suite = "bookworm"
+packages = []                   # what the image has, beside Debian's essential packages
+build_packages = []             # what build.sh needs; removed again after it
+""",
+    "dockerfile": """file = "Dockerfile"
+# network = true                # lets RUN use the network; what it fetches is then not pinned
+""",
+    "apptainer": """file = "{name}.def"
+# network = true                # lets %post use the network; what it fetches is then not pinned
+""",
+}
+_FILES = {
+    "debian": ("build.sh", f"#!/bin/sh\nset -eu\n\n{_FIRST}\nchmod 755 /usr/local/bin/{{name}}\n"),
+    "dockerfile": (
+        "Dockerfile",
+        f"""\
+FROM debian:bookworm-slim
+
+RUN {_FIRST} \\
+    && chmod 755 /usr/local/bin/{{name}}
+
+ENTRYPOINT ["{{name}}"]
+""",
+    ),
+    "apptainer": (
+        "{name}.def",
+        f"""\
+Bootstrap: docker
+From: debian:bookworm-slim
+
+%post
+    {_FIRST}
+    chmod 755 /usr/local/bin/{{name}}
+
+%runscript
+    exec {{name}} "$@"
+""",
+    ),
+}
+
+
+def files(name: str, builder: str, existing: Path | None = None) -> Mapping[str, bytes]:
+    """Return name and content of the first files of a recipe; `existing` is taken as its build file.
+
+    Raises:
+        UsageError: the name cannot be one, or there is no scaffold for the builder.
+        NotFoundError: `existing` is not there.
+    """
+    if not _NAME.fullmatch(name):
+        hint = "use lower case letters, digits and single . _ - between"
+        raise UsageError(f"a recipe cannot be called {name!r}", hint=hint)
+    if builder not in _FILES:
+        raise UsageError(f"there is no scaffold for the builder {builder!r}", hint=f"there are: {', '.join(_FILES)}")
+    file, text = (part.format(name=name) for part in _FILES[builder])
+    content = text.encode() if existing is None else _content(existing)
+    only = "" if builder == "debian" else _ONLY
+    recipe = _HEAD.format(name=name, builder=builder, only=only) + _BUILD[builder].format(name=name)
+    test, expect = (name, f"{name} says hello") if existing is None else ("echo it starts", "it starts")
+    recipe += _TAIL.format(run=_COMMAND.format(name=name) if builder == "debian" else "", test=test, expect=expect)
+    return {FILE_NAME: recipe.encode(), file: content}
+
+
+def builder_of(file: Path) -> str:
+    """Return the builder that a build file is for, by its name and its first lines.
+
+    Raises:
+        UsageError: it cannot be told.
+    """
+    text = _content(file).decode(errors="replace")
+    if re.search(r"^\s*bootstrap\s*:", text, re.IGNORECASE | re.MULTILINE):
+        return "apptainer"
+    if re.search(r"^\s*FROM\s+\S", text, re.IGNORECASE | re.MULTILINE):
+        return "dockerfile"
+    if file.suffix == ".sh" or text.startswith("#!"):
+        return "debian"
+    raise UsageError(f"cannot tell what {file} is", hint="name its builder with --builder")
+
+
+def write(folder: Path, found: Mapping[str, bytes]) -> None:
+    """Write the files into the new folder `folder`, which appears whole.
+
+    Raises:
+        ConflictError: it exists and is not empty.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        for name, content in found.items():
+            with (new / name).open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if content.startswith(b"#!"):
+                (new / name).chmod(0o755)
+        new.chmod(0o755)
+        new.rename(folder)  # onto nothing or an empty folder: everything else is refused by the kernel
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        if folder.exists():
+            raise ConflictError(f"{folder} exists already", hint="choose another name") from error
+        raise StorageError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def _content(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(LIMITS.build_file_bytes + 1)
+    except OSError as error:
+        raise NotFoundError(f"cannot read {file}: {error.strerror}") from error
+    if len(data) > LIMITS.build_file_bytes:
+        raise UsageError(f"{file} has more than {LIMITS.build_file_bytes} bytes")
+    return data

@@ -20,6 +20,7 @@ PROGRAMS = {
     "mmdebstrap": ["mmdebstrap"],
     "podman": ["podman"],
     "registry": ["docker-registry"],
+    "rpm": ["rpm"],
     "skopeo": ["skopeo"],
     "squashfs": ["mksquashfs", "sqfstar", "unsquashfs"],
 }

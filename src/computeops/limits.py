@@ -53,7 +53,7 @@ class Limits:
     """A dpkg, apk or rpm database inside an image."""
     package_files_bytes: int = 1 * GIB
     """All files of one image that record packages, together: databases, file lists, copyright files, metadata."""
-    package_records: int = 1_000_000
+    package_records: int = 250_000
     """Packages of one image, and files that record them."""
     test_output_bytes: int = 1 * MIB
     """Output of one test, both streams together; of more, the beginning and the end are kept."""

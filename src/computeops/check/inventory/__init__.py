@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from computeops.check.inventory import apk, dpkg, python, rpm
 from computeops.check.inventory.model import Database, Files, Inventory, Package, System, Unread
-from computeops.check.inventory.take import claimed_by_trace, take
+from computeops.check.inventory.take import take
 from computeops.errors import LimitError
 from computeops.image.tree import Tree
 from computeops.limits import LIMITS
@@ -20,6 +20,7 @@ __all__ = ["Database", "Inventory", "Package", "System", "Unread", "packages"]
 _DATABASES: Mapping[str, Database] = {"deb": dpkg, "apk": apk, "rpm": rpm, "pypi": python}
 """Those of distributions first: they say which files of the others are theirs."""
 _OS_RELEASE = ("etc/os-release", "usr/lib/os-release")
+_OS_RELEASE_BYTES = 65536
 
 
 def packages(tree: Tree) -> Inventory:
@@ -31,12 +32,12 @@ def packages(tree: Tree) -> Inventory:
     """
     taken = take(tree, _kind)
     files = taken.files()
-    system = _system(files)
+    system, records = _system(files), taken.records(files)
     found: list[Package] = []
     unread = list(taken.lost(files))
     owners: dict[str, str] = {}
     for database in _DATABASES.values():
-        for one in database.read(files, system, _claimed):
+        for one in database.read(files, system, records):
             if isinstance(one, Unread):
                 unread.append(one)
                 continue
@@ -60,11 +61,6 @@ def _kind(path: str) -> str:
     return next((kind for kind, database in _DATABASES.items() if database.wanted(path)), "")
 
 
-def _claimed(path: str) -> bool:
-    """Return whether some other kind of package than a distribution's is recorded by the file at `path`."""
-    return python.wanted(path) or claimed_by_trace(path)
-
-
 _WORD = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -72,10 +68,11 @@ def _system(files: Files) -> System:
     """Read os-release; lines that are not `NAME=value` say nothing."""
     data = next((found for path in _OS_RELEASE if (found := files.get(path)) is not None), b"")
     fields: dict[str, str] = {}
-    for line in data.decode(errors="replace").splitlines():
+    for line in data[:_OS_RELEASE_BYTES].decode(errors="replace").splitlines():
         name, equals, value = line.strip().partition("=")
         if equals and not name.startswith("#"):
-            fields[name] = re.sub(r"\\(.)", r"\1", value.strip("\"'"))[:256]
+            quoted = value[:1] in {'"', "'"} and value[:1] == value[-1:]
+            fields[name] = re.sub(r"\\(.)", r"\1", value[1:-1] if quoted else value)[:256]
     words = [fields.get(name, "") for name in ("ID", "VERSION_ID", "VERSION_CODENAME")]
     name, version, codename = (one if _WORD.fullmatch(one) else "" for one in words)
     title = "".join(one for one in fields.get("PRETTY_NAME", "") if one.isprintable())

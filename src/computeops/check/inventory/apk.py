@@ -1,10 +1,12 @@
 """Alpine's packages: lib/apk/db/installed (https://wiki.alpinelinux.org/wiki/Apk_spec, "Installed database V2")."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 
+from computeops.check.inventory.fields import lines
 from computeops.check.inventory.license import all_of, expression
-from computeops.check.inventory.model import Files, Found, Package, System, Unread
+from computeops.check.inventory.model import Files, Found, Package, Records, System, Unread
 from computeops.check.inventory.purl import purl
 from computeops.errors import FormatError
 
@@ -19,7 +21,7 @@ def wanted(path: str) -> bool:
     return path in _PLACES
 
 
-def read(files: Files, system: System, claimed: Callable[[str], bool]) -> Iterator[Found | Unread]:
+def read(files: Files, system: System, records: Records) -> Iterator[Found | Unread]:
     """Yield every installed package.
 
     Raises:
@@ -27,26 +29,26 @@ def read(files: Files, system: System, claimed: Callable[[str], bool]) -> Iterat
     """
     for place in dict.fromkeys(files.real(path) for path in _PLACES):
         if (data := files.get(place)) is not None:
-            yield from _records(data, place, system, claimed)
+            yield from _packages(data, place, system, records)
 
 
-def _records(data: bytes, place: str, system: System, claimed: Callable[[str], bool]) -> Iterator[Found]:
+def _packages(data: bytes, place: str, system: System, records: Records) -> Iterator[Found]:
     fields: dict[str, str] = {}
-    owned: list[str] = []
+    owned: set[str] = set()
     folder, first = "", 1
-    for number, line in enumerate([*data.decode(errors="replace").split("\n"), ""], 1):
+    for number, line in enumerate(chain(lines(data), [""]), 1):
         if not line.strip():
             if fields:
-                yield Found(_package(fields, system, place, first), tuple(owned))
-            fields, owned, folder, first = {}, [], "", number + 1
+                yield Found(_package(fields, system, place, first), owned)
+            fields, owned, folder, first = {}, set(), "", number + 1
             continue
         key, colon, value = line[:1], line[1:2], line[2:].strip()
         if colon != ":":
             raise FormatError(f"/{place}, line {number}: not a field: {line[:80]!r}")
         if key == "F":
             folder = value
-        elif key == "R" and claimed(path := f"{folder}/{value}".lstrip("/")):
-            owned.append(path)
+        elif key == "R" and (path := records(f"{folder}/{value}")):
+            owned.add(path)
         fields.setdefault(key, value)
 
 

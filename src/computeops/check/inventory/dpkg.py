@@ -4,11 +4,11 @@ Formats: deb-control(5), dpkg-query(1), and for licences copyright-format 1.0 (D
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from computeops.check.inventory.fields import Paragraph, paragraphs
+from computeops.check.inventory.fields import Paragraph, lines, paragraphs
 from computeops.check.inventory.license import all_of
-from computeops.check.inventory.model import Files, Found, Package, System, Unread
+from computeops.check.inventory.model import Files, Found, Package, Records, System, Unread
 from computeops.check.inventory.purl import purl
 from computeops.errors import FormatError
 
@@ -22,6 +22,8 @@ _VERSION = re.compile(r"[!-~]{1,256}")
 _SOURCE = re.compile(r"(\S+)(?:\s+\((\S+)\))?")
 _GONE = {"not-installed", "config-files"}
 _FORMAT = b"copyright-format/1."
+_FIELDS = frozenset({"package", "status", "version", "architecture", "source"})
+_MOST_LICENSES = 200
 
 
 def wanted(path: str) -> bool:
@@ -31,19 +33,18 @@ def wanted(path: str) -> bool:
     return path.startswith("usr/share/doc/") and _DOC.fullmatch(path) is not None
 
 
-def read(files: Files, system: System, claimed: Callable[[str], bool]) -> Iterator[Found | Unread]:
+def read(files: Files, system: System, records: Records) -> Iterator[Found | Unread]:
     """Yield every package that is unpacked, whatever its state; conffiles that were left behind are no package.
 
     Raises:
         FormatError: a paragraph has no name or version, or a line is no field.
     """
     for place in _places(files):
-        data = files.get(place)
-        for line, fields in paragraphs(data or b"", place):
+        for line, fields in paragraphs(files.get(place) or b"", place, _FIELDS):
             # What was never unpacked has no version, and distroless images have no status.
             if fields.get("status", "").rpartition(" ")[2] not in _GONE:
                 package = _package(fields, files, system, place, line)
-                yield Found(package, _owned(package, files, place, claimed))
+                yield Found(package, _owned(package, files, place, records))
 
 
 def _places(files: Files) -> Iterable[str]:
@@ -76,18 +77,19 @@ def _license(data: bytes | None) -> str:
     """Return the licences of a machine-readable copyright file; "" for one that only people can read."""
     if data is None or _FORMAT not in data[:1024]:
         return ""
-    names: list[str] = []
-    for _, fields in paragraphs(data, "copyright", strict=False):
+    names: set[str] = set()
+    for _, fields in paragraphs(data, "copyright", {"files", "license"}, strict=False):
         # The paragraphs with files say what applies; one with a licence alone is its text.
-        if "files" in fields and (name := fields.get("license", "").partition("\n")[0]):
-            names.append(name)
-    return all_of(names)
+        if "files" in fields and len(names) <= _MOST_LICENSES:
+            names.add(fields.get("license", "").partition("\n")[0])
+    return all_of(names) if len(names) <= _MOST_LICENSES else ""
 
 
-def _owned(package: Package, files: Files, place: str, claimed: Callable[[str], bool]) -> tuple[str, ...]:
-    if place != _STATUS:  # distroless: checksum and path, no list
-        lines = (files.get(f"{place}{_SUMS}") or b"").decode(errors="surrogateescape").split("\n")
-        return tuple(path for line in lines if claimed(path := files.real(line.partition("  ")[2].lstrip("/"))))
-    data = files.get(f"{_INFO}{package.name}:{package.arch}.list") or files.get(f"{_INFO}{package.name}.list") or b""
-    paths = (line.lstrip("/") for line in data.decode(errors="surrogateescape").split("\n"))
-    return tuple(files.real(path) for path in paths if claimed(path))
+def _owned(package: Package, files: Files, place: str, records: Records) -> Collection[str]:
+    if place == _STATUS:
+        named = (f"{_INFO}{package.name}{arch}.list" for arch in (f":{package.arch}", ""))
+        data = next((found for path in named if (found := files.get(path)) is not None), b"")
+        return {path for line in lines(data) if (path := records(line))}
+    # Distroless images have no list of files, but their checksums: two fields with two spaces between.
+    data = files.get(f"{place}{_SUMS}") or b""
+    return {path for line in lines(data) if (path := records(line.partition("  ")[2]))}

@@ -65,7 +65,7 @@ _GNU_NAMES = {
     "library general public license": "LGPL",
     "general public license": "GPL",
 }
-_WORD = re.compile(r"\s*([()])\s*|\s+(and|or|with)\s+|\s*[,;/&|]+\s*", re.IGNORECASE)
+_WORD = re.compile(r"(\s*[()]\s*|\s+(?:and|or|with)\s+|\s*[,;&]+\s*)", re.IGNORECASE)
 
 
 def expression(text: str) -> str:
@@ -75,8 +75,8 @@ def expression(text: str) -> str:
         return ""
     if known := _known(text):
         return known
-    words = [word for word in _WORD.split(text) if word and word.strip()]
-    made = " ".join(_exceptions([_word(word.strip()) for word in words]))
+    words = [word.strip() for word in _WORD.split(text) if word.strip()]
+    made = " ".join(_exceptions([_word(word) for word in words]))
     if not license_fault(made):
         return made
     return _reference(text) if len(text) <= _LONGEST_NAME else ""
@@ -120,7 +120,7 @@ def _known(name: str) -> str:
 def _word(word: str) -> str:
     if word in {"(", ")"} or word.upper() in {"AND", "OR", "WITH"}:
         return word.upper()
-    if word.strip(",;/&| ") == "":
+    if not word.strip(",;& "):
         return "AND"
     exceptions = _identifiers()[1]
     if word.startswith("LicenseRef-"):

@@ -1,7 +1,7 @@
 """The nouns of an inventory: System, Package, Unread, Inventory, and the Protocol of a package database."""
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
@@ -77,8 +77,8 @@ class Found:
     """One record of a package database."""
 
     package: Package
-    files: tuple[str, ...] = ()
-    """Those of its files that some other kind of package claims."""
+    files: Collection[str] = ()
+    """Those of its files that record packages of other kinds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,12 @@ class Files:
         return self.content.get(self.real(path))
 
 
+Records = Callable[[str], str]
+"""Given a path as a package database writes it, returns that path in the image if the file there records packages of
+another kind, else "".
+"""
+
+
 class Database(Protocol):
     """A module of `computeops.check.inventory`: one format in which packages are recorded."""
 
@@ -114,8 +120,8 @@ class Database(Protocol):
         """Return whether the file or link at `path` is needed to read records of this format."""
         ...
 
-    def read(self, files: Files, system: System, claimed: Callable[[str], bool]) -> Iterator[Found | Unread]:
-        """Yield every package that is recorded; `claimed` says which of its files are to be named.
+    def read(self, files: Files, system: System, records: Records) -> Iterator[Found | Unread]:
+        """Yield every package that is recorded, and what is broken without making the rest doubtful.
 
         Raises:
             FormatError: the database is broken; the message names the file and the place in it.

@@ -4,11 +4,11 @@ A folder of test data often holds broken ones on purpose, so a faulty record is 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from computeops.check.inventory.fields import Paragraph, paragraphs, repeated
+from computeops.check.inventory.fields import Paragraph, paragraphs, values
 from computeops.check.inventory.license import expression
-from computeops.check.inventory.model import Files, Found, Package, System, Unread
+from computeops.check.inventory.model import Files, Found, Package, Records, System, Unread
 from computeops.check.inventory.purl import purl
 
 _PLACE = re.compile(
@@ -18,6 +18,7 @@ _PLACE = re.compile(
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[!-~]{1,256}")
 _CLASSIFIER = "License :: "
+_FIELDS = frozenset({"name", "version", "license", "license-expression"})
 _LONGEST_NAME = 80
 
 
@@ -26,12 +27,12 @@ def wanted(path: str) -> bool:
     return path.endswith(("/METADATA", "/PKG-INFO", ".egg-info")) and _PLACE.fullmatch(path) is not None
 
 
-def read(files: Files, system: System, claimed: Callable[[str], bool]) -> Iterator[Found | Unread]:
+def read(files: Files, system: System, records: Records) -> Iterator[Found | Unread]:
     """Yield every Python package, and what looks like the record of one but has no name and version."""
-    del system, claimed  # PyPI's packages belong to no distribution and claim no files of others
+    del system, records  # packages of PyPI belong to no distribution, and own no records of others
     for place in sorted(path for path in files.content if wanted(path)):
         data = files.content[place]
-        fields = next((fields for _, fields in paragraphs(data, place, strict=False)), Paragraph())
+        fields = next((fields for _, fields in paragraphs(data, place, _FIELDS, strict=False)), Paragraph())
         name, version = fields.get("name", ""), fields.get("version", "")
         if _NAME.fullmatch(name) and _VERSION.fullmatch(version):
             made = purl("pypi", "", name, version, {})
@@ -46,7 +47,7 @@ def _license(fields: Paragraph, data: bytes) -> str:
     text = fields.get("license", "")
     if len(text) <= _LONGEST_NAME and "\n" not in text and (made := expression(text)):
         return made
-    said = {one.rpartition(" :: ")[2] for one in repeated(data, "classifier") if one.startswith(_CLASSIFIER)}
+    said = {one.rpartition(" :: ")[2] for one in values(data, "classifier") if one.startswith(_CLASSIFIER)}
     said.discard("OSI Approved")
     # Several classifiers do not say whether all of the licences apply, or any.
     return expression(said.pop()) if len(said) == 1 else ""

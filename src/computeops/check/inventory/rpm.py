@@ -6,11 +6,11 @@ Packages       RHEL 8 and older (Berkeley DB)    a hash
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from computeops.check.inventory import rpm_bdb, rpm_ndb, rpm_sqlite
 from computeops.check.inventory.license import expression
-from computeops.check.inventory.model import Files, Found, Package, System, Unread
+from computeops.check.inventory.model import Files, Found, Package, Records, System, Unread
 from computeops.check.inventory.purl import purl
 from computeops.check.inventory.rpm_header import (
     ARCH,
@@ -42,7 +42,7 @@ def wanted(path: str) -> bool:
     return path in _PATHS or path in _FOLDERS
 
 
-def read(files: Files, system: System, claimed: Callable[[str], bool]) -> Iterator[Found | Unread]:
+def read(files: Files, system: System, records: Records) -> Iterator[Found | Unread]:
     """Yield every installed package; the keys that rpm keeps as packages `gpg-pubkey` are none.
 
     Raises:
@@ -53,7 +53,7 @@ def read(files: Files, system: System, claimed: Callable[[str], bool]) -> Iterat
         for number, blob in enumerate(_blobs(there[0], files) if there else (), 1):
             header = Header.parse(blob, f"/{there[0]}, package {number}")
             if header.text(NAME) != _SIGNING_KEY:
-                yield Found(_package(header, system, there[0]), tuple(_owned(header, files, claimed)))
+                yield Found(_package(header, system, there[0]), set(_owned(header, records)))
         for older in there[1:]:
             yield Unread("rpm", older, f"an older database beside {there[0].rpartition('/')[2]}")
 
@@ -101,10 +101,10 @@ def _source(file: str) -> tuple[str, str]:
     return (name, f"{version}-{release}") if whole else ("", "")
 
 
-def _owned(header: Header, files: Files, claimed: Callable[[str], bool]) -> Iterator[str]:
+def _owned(header: Header, records: Records) -> Iterator[str]:
     folders, names, numbers = header.texts(DIRNAMES), header.texts(BASENAMES), header.numbers(DIRINDEXES)
     for name, number in zip(names, numbers, strict=False):
         if number >= len(folders):
             raise FormatError(f"{header.where}: the file {name[:80]!r} is in a folder that is not listed")
-        if claimed(path := f"{folders[number]}{name}".lstrip("/")):
-            yield files.real(path)
+        if path := records(folders[number] + name):
+            yield path

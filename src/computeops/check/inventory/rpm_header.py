@@ -18,6 +18,7 @@ DIRINDEXES, BASENAMES, DIRNAMES = 1116, 1117, 1118
 _ENTRY = struct.Struct(">IIII")
 _START = 8
 _MOST_ENTRIES = 0xFFFF
+_MOST_VALUES = 1 << 20
 _INT32 = 4
 _STRINGS = {6, 8, 9}  # one text, an array of them, one in several languages
 
@@ -54,13 +55,13 @@ class Header:
         """Return the first text of `tag`, "" without one."""
         return next(iter(self.texts(tag, 1)), "")
 
-    def texts(self, tag: int, most: int = 0xFFFFFFFF) -> list[str]:
+    def texts(self, tag: int, most: int = _MOST_VALUES) -> list[str]:
         """Return the texts of `tag`, at most `most`; bytes that are not UTF-8 as surrogate escapes.
 
         Raises:
             FormatError: they end after the header.
         """
-        kind, offset, count = self.index.get(tag, (0, 0, 0))
+        kind, offset, count = self._find(tag)
         at, found = self.data + offset, list[str]()
         for _ in range(min(count, most) if kind in _STRINGS else 0):
             end = self.blob.find(b"\0", at)
@@ -76,10 +77,16 @@ class Header:
         Raises:
             FormatError: they end after the header.
         """
-        kind, offset, count = self.index.get(tag, (0, 0, 0))
+        kind, offset, count = self._find(tag)
         if kind != _INT32:
             return ()
         start = self.data + offset
         if start + 4 * count > len(self.blob):
             raise FormatError(f"{self.where}: tag {tag} ends after the header")
         return struct.unpack_from(f">{count}I", self.blob, start)
+
+    def _find(self, tag: int) -> tuple[int, int, int]:
+        kind, offset, count = self.index.get(tag, (0, 0, 0))
+        if count > _MOST_VALUES:
+            raise FormatError(f"{self.where}: tag {tag} has {count} values")
+        return kind, offset, count

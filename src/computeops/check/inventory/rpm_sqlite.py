@@ -27,12 +27,15 @@ def blobs(data: bytes, wal: bytes, where: str) -> Iterator[bytes]:
         try:
             with closing(sqlite3.connect(path)) as database:
                 yield from _rows(database, len(data) + len(wal), where)
+        except UnicodeDecodeError as error:  # SQLite quotes a broken schema in its message
+            raise FormatError(f"/{where} is broken: its schema is no text") from error
         except sqlite3.Error as error:
             raise FormatError(f"/{where} is broken: {error}") from error
 
 
 def _rows(database: sqlite3.Connection, size: int, where: str) -> Iterator[bytes]:
     """A hostile schema cannot compute: only a plain table is read, in bounded steps and bytes."""
+    database.text_factory = bytes  # names of a broken schema are not UTF-8
     calls = iter(range(_MOST_CALLS))
     database.set_progress_handler(lambda: next(calls, None) is None, _STEPS)
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(size, 1024))
@@ -41,7 +44,7 @@ def _rows(database: sqlite3.Connection, size: int, where: str) -> Iterator[bytes
     (plain,) = database.execute(
         "SELECT count(*) FROM sqlite_schema WHERE name = 'Packages' AND type = 'table' AND rootpage > 0"
     ).fetchone()
-    hidden = [row for row in database.execute("PRAGMA table_xinfo('Packages')") if row[1] == "blob" and row[6] == 0]
+    hidden = [row for row in database.execute("PRAGMA table_xinfo('Packages')") if row[1] == b"blob" and row[6] == 0]
     if plain != 1 or len(hidden) != 1:
         raise FormatError(f"/{where} has no table of packages")
     total = 0

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from computeops.check.inventory.model import Files, Unread
+from computeops.check.inventory.model import Files, Records, Unread
 from computeops.errors import LimitError
 from computeops.image.tree import Item, Kind, Tree
 from computeops.limits import LIMITS
@@ -31,6 +31,7 @@ _TRACES = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _SUFFIXES = (".json", "/DESCRIPTION", ".gemspec", ".jar", ".toml", ".eb", ".egg", "/desc", "/PF", "/status")
+_RECORDS = (*_SUFFIXES, "/METADATA", "/PKG-INFO", ".egg-info")
 _STORES = ("gnu/store/", "nix/store/")
 _MERGED = {"lib", "lib64", "bin", "sbin"}
 """Links at the root of a merged /usr: package databases name files by either path."""
@@ -52,6 +53,18 @@ class Taken:
     def files(self) -> Files:
         """Return what was kept."""
         return Files(self.content, self.links)
+
+    def records(self, files: Files) -> Records:
+        """Return the function that says which of a package's files record packages of other kinds."""
+        there = {path for paths in self.found.values() for path in paths} | self.content.keys()
+
+        def record(path: str) -> str:
+            if len(path) > LIMITS.path_bytes or not path.endswith(_RECORDS):
+                return ""
+            real = files.real(path.lstrip("/"))
+            return real if real in there else ""
+
+        return record
 
     def lost(self, files: Files) -> Iterator[Unread]:
         """Yield wanted names that lead to no file that was kept: else a link could hide a database."""
@@ -95,11 +108,6 @@ def take(tree: Tree, kind_of: Callable[[str], str]) -> Taken:
         if records > LIMITS.package_records:
             raise LimitError(f"more than {LIMITS.package_records} files record packages")
     return taken
-
-
-def claimed_by_trace(path: str) -> bool:
-    """Return whether the file at `path` is the trace of a package in a format that is not read."""
-    return bool(_trace(path))
 
 
 def _trace(path: str) -> str:

@@ -69,7 +69,7 @@ def push_command(settings: Settings, file: Path, reference: str, *, dry_run: boo
 
     Example: computeops push samtools-1.21.sif hub.example.org/bio/samtools:1.21
     """
-    from computeops.store.publish import push
+    from computeops import pipeline
     from computeops.store.release import Release
 
     wanted, release = _reference(settings, reference), Release.beside(file)
@@ -81,7 +81,7 @@ def push_command(settings: Settings, file: Path, reference: str, *, dry_run: boo
         return
     progress = Progress()
     with Registry(wanted.hub, _credentials(settings)) as registry:
-        digest = push(release, wanted, registry, progress=progress, epoch=settings.epoch)
+        digest = pipeline.publish(file, wanted, registry, settings, progress)
     progress.done()
     emit({"reference": str(wanted), "manifest": str(digest)}, f"{wanted}\n  manifest {digest}", as_json=as_json)
 
@@ -91,40 +91,43 @@ def push_command(settings: Settings, file: Path, reference: str, *, dry_run: boo
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--arch", default="", help="Architecture, as OCI calls it: amd64, arm64 ...; default: this machine's.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@click.option("--policy", type=click.Path(path_type=Path), help="File of the policy that must hold.")
+@click.option("--untrusted", is_flag=True, help="Take the image though nobody you know vouches for it.")
 @dry_run_option
 @json_option
 @click.pass_obj
 def pull_command(
-    settings: Settings, reference: str, file: Path | None, arch: str, *, force: bool, dry_run: bool, as_json: bool
+    settings: Settings,
+    reference: str,
+    file: Path | None,
+    arch: str,
+    policy: Path | None,
+    *,
+    force: bool,
+    untrusted: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Fetch REFERENCE into FILE: a .sif (default NAME-VERSION.sif), an .oci layout or a .tar of one.
+
+    FILE appears only if the evidence about it satisfies the policy; the default asks for provenance signed by a key
+    that you know (`computeops key import`), and for no failed test.
 
     Example: computeops pull hub.example.org/bio/samtools:1.21
     """
     from computeops import pipeline
-    from computeops.image.convert import Writer
-    from computeops.store.fetch import fetch, find
+    from computeops.store.fetch import find
 
     wanted = _reference(settings, reference)
     into = file or Path(f"{wanted.name}-{wanted.version or _short(wanted)}.sif")
-    arch = arch or pipeline.architecture()
+    chosen = replace(settings, policy=str(policy)) if policy else settings
     with Registry(wanted.hub, _credentials(settings)) as registry:
         if dry_run:
-            digest = find(wanted, registry, arch=arch).manifest.digest
+            digest = find(wanted, registry, arch=arch or pipeline.architecture()).manifest.digest
             emit({"file": str(into), "manifest": str(digest)}, f"{into}\n  manifest {digest}", as_json=as_json)
             return
         progress = Progress()
-        writer = Writer(compression=settings.compression, level=settings.level, threads=settings.jobs)
-        image = fetch(
-            wanted,
-            into,
-            registry,
-            arch=arch,
-            force=force,
-            writer=writer,
-            epoch=settings.epoch,
-            progress=progress,
-        )
+        image = pipeline.pull(wanted, into, registry, chosen, progress, arch=arch, force=force, untrusted=untrusted)
         progress.done()
     digests = {name: str(digest) for name, digest in image.subjects.items()}
     lines = [str(into), *(f"  {name:9}{digest}" for name, digest in digests.items())]

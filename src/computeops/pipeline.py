@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from computeops.config import Settings
-from computeops.errors import UsageError
+from computeops.errors import TrustError, UsageError
 from computeops.limits import LIMITS
 from computeops.model import IN_TOTO_PAYLOAD, Digest, Evidence, Image, Policy, Reference, Signed
 
@@ -198,7 +198,19 @@ def trust(
     from computeops.sign.keyring import Keyring
 
     wanted = policy or (policies.load(Path(settings.policy)) if settings.policy else policies.RELEASE)
-    return policies.trust(image, evidence, Keyring(settings.keys).public(), wanted)
+    return policies.trust(_identified(image, evidence), evidence, Keyring(settings.keys).public(), wanted)
+
+
+def _identified(image: Image, evidence: Sequence[Signed]) -> Image:
+    """Return `image` as the evidence can name it: by its own bytes, or, in another encoding, with its ID computed."""
+    from computeops.image import convert
+    from computeops.sign import policy
+
+    try:
+        policy.about(image, evidence)
+    except TrustError:
+        return convert.prove(image)
+    return image
 
 
 def publish(

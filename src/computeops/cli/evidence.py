@@ -14,7 +14,7 @@ from computeops.cli.output import Progress, emit, json_option, table
 from computeops.config import Settings
 from computeops.errors import CHECK_FAILED, UsageError
 from computeops.model import Evidence
-from computeops.sign.policy import Verified
+from computeops.sign.policy import Verified, narrowed
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, exists=True))
 _KEY = click.option("--key", default=None, metavar="NAME", help="Sign with this key; default: the setting `key`.")
@@ -42,10 +42,11 @@ def test_command(settings: Settings, file: Path, recipe: Path | None, key: str |
         raise UsageError(f"{file} carries no recipe", hint="name the folder of its recipe with --recipe")
     tests = recipes.load(recipe).tests if recipe else recipes.parse(carried, file=f"{file}: computeops.toml").tests
     progress = Progress()
-    evidence = pipeline.test(convert.open_image(file), tests, settings, progress)
+    progress("reading the image")
+    image = convert.prove(convert.open_image(file))  # what is signed must be computed, not believed
+    evidence = narrowed(image, pipeline.test(image, tests, settings, progress))
     progress.done()
-    release = Release.beside(file)
-    pipeline.attest(release, [evidence], settings, settings.key if key is None else key)
+    pipeline.attest(Release.beside(file), [evidence], settings, settings.key if key is None else key)
     emit(evidence.predicate, test_report(evidence), as_json=as_json)
     return 0 if evidence.passed else CHECK_FAILED
 

@@ -4,6 +4,8 @@ Every option here is in both, from Apptainer 1.0 and SingularityCE 3.9 (https://
 """
 
 import os
+import pwd
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +17,8 @@ TAKES = frozenset({"sif", "tree"})
 _PROGRAMS = ("apptainer", "singularity")
 _SYS_RESOURCE = 1 << 24
 """CAP_SYS_RESOURCE in a mask of capabilities (linux/capability.h)."""
+_EVALUATED = re.compile(r"[$`\\]")
+"""What it would evaluate in the value of a variable, as a shell does between double quotes."""
 _GPU_OPTION = {"nvidia": ["--nv"], "amd": ["--rocm"], "none": []}
 
 
@@ -40,6 +44,7 @@ def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple
         command.append("--userns")
     command += ["--contain"] if request.isolated else []
     command += [] if request.home else ["--no-home"]
+    command += ["--home", home] if (home := _other_home(request, environ)) else []
     command += ["--pwd", request.cwd] if request.cwd else []
     command += _GPU_OPTION[gpu(request.gpu)]
     for bind in request.binds:
@@ -47,8 +52,19 @@ def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple
     prefix = program.upper()
     return [*command, str(image.path), *request.argv], {
         **environ,
-        **{f"{prefix}ENV_{name}": value for name, value in request.env.items()},
+        **{f"{prefix}ENV_{name}": _EVALUATED.sub(r"\\\g<0>", value) for name, value in request.env.items()},
     }
+
+
+def _other_home(request: Request, environ: Mapping[str, str]) -> str:
+    """Return the home of `environ` if it is not that of the account, which Apptainer would take."""
+    home = environ.get("HOME", "")
+    try:
+        account = pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        account = ""
+    wanted = request.home and not request.isolated and home != account and ":" not in home
+    return home if wanted and home.startswith("/") and Path(home).is_dir() else ""
 
 
 def _mount(bind: Bind) -> str:

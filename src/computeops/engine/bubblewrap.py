@@ -10,13 +10,15 @@ from computeops.engine import inside, machine, mounts
 from computeops.engine.model import Prepared, Request
 
 TAKES = frozenset({"tree"})
+_OPTIONS = ("--unshare-user", "--cap-drop", "ALL", "--die-with-parent")
+"""Root too gets a namespace of its own: the program must not have the powers of the machine's root."""
 
 
 def available() -> str:
     """Return "" if bwrap is installed and can make a namespace: it is tried."""
     if proc.find("bwrap") is None:
         return "bwrap is not installed"
-    done = proc.capture(["bwrap", "--ro-bind", "/", "/", "true"])
+    done = proc.capture(["bwrap", *_OPTIONS, "--ro-bind", "/", "/", "true"])
     return "" if done.returncode == 0 else done.stderr.decode(errors="replace").strip() or machine.namespaces()
 
 
@@ -32,4 +34,4 @@ def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple
         UsageError, EngineError: as `mounts.options` and `inside.command`.
     """
     program, env = inside.command(image, request, environ)
-    return ["bwrap", "--die-with-parent", *mounts.options(image, request, environ), "--", *program], env
+    return ["bwrap", *_OPTIONS, *mounts.options(image, request, environ), "--", *program], env

@@ -146,7 +146,8 @@ def _place(layout: _Layout, mount: _Mount) -> None:
         if under is not None and not under.exists():
             if mount.needed:
                 raise EngineError(
-                    f"cannot bind to {mount.target}: {_path(over)} in the container is {source}, not in it"
+                    f"cannot bind to {mount.target}: the container's {_path(over)} is {source}, which does not have it",
+                    hint="make it there, or bind to another place",
                 )
             return
     if _differ(mount.source, under):

@@ -25,15 +25,15 @@ _SWEEP_SECONDS = 3600
 
 
 class Blobs:
-    """The content store of one hub."""
+    """The content store of one hub. `uploads`: a folder on the same disk, in which what is left is removed."""
 
     def __init__(self, folder: Path, *, limit_bytes: int = LIMITS.file_bytes) -> None:
-        self._blobs, self._uploads, self._limit = folder / "blobs", folder / "uploads", limit_bytes
+        self._blobs, self.uploads, self._limit = folder / "blobs", folder / "uploads", limit_bytes
         self._open: dict[str, Upload] = {}
         self._swept = 0.0
         for algorithm in ("sha256", "sha512"):
             (self._blobs / algorithm).mkdir(parents=True, exist_ok=True)
-        self._uploads.mkdir(exist_ok=True)
+        self.uploads.mkdir(exist_ok=True)
 
     def path(self, digest: Digest) -> Path:
         """Return where the blob lies if it is there."""
@@ -64,7 +64,7 @@ class Blobs:
         """Store `data`, whose digest the caller has computed, durably."""
         if self.size(digest) == len(data):
             return
-        temporary = self._uploads / secrets.token_hex(16)
+        temporary = self.uploads / secrets.token_hex(16)
         try:
             with temporary.open("xb") as file:
                 file.write(data)
@@ -74,10 +74,16 @@ class Blobs:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def take(self, file: Path, digest: Digest) -> None:
+        """Make `file`, which lies on the same disk and whose digest the caller has computed, the blob; durably."""
+        if self.size(digest) is None:
+            _sync(file)
+            self._publish(file, digest)
+
     def begin(self, repository: str) -> "Upload":
         """Begin an upload to `repository`; its id cannot be guessed."""
         self._sweep()
-        folder = self._uploads / secrets.token_hex(16)
+        folder = self.uploads / secrets.token_hex(16)
         folder.mkdir()
         (folder / "repository").write_text(repository)
         (folder / "data").touch()
@@ -91,7 +97,7 @@ class Blobs:
         Raises:
             NotFoundError: there is none, or it belongs to another repository.
         """
-        folder = self._uploads / identity
+        folder = self.uploads / identity
         known = identity.isalnum() and len(identity) == 32 and (folder / "repository").is_file()
         if not known or (folder / "repository").read_text() != repository:
             raise NotFoundError("no such upload; it may be finished, cancelled or too old")
@@ -109,10 +115,7 @@ class Blobs:
             try:
                 if upload.digest(digest.algorithm) != digest:
                     raise FormatError(f"the content is not {digest}", hint="upload it again")
-                if self.size(digest) is None:
-                    with upload.data.open("rb") as file:
-                        os.fsync(file.fileno())
-                    self._publish(upload.data, digest)
+                self.take(upload.data, digest)
                 return upload.offset
             finally:
                 self._forget(upload)
@@ -134,9 +137,9 @@ class Blobs:
         target = self.path(digest)
         if not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
-            _sync_folder(target.parent.parent)
+            _sync(target.parent.parent)
         temporary.replace(target)
-        _sync_folder(target.parent)
+        _sync(target.parent)
 
     def _sweep(self) -> None:
         """Remove uploads that nobody continued for a day."""
@@ -144,7 +147,7 @@ class Blobs:
         if now - self._swept < _SWEEP_SECONDS:
             return
         self._swept = now
-        for left in self._uploads.iterdir():
+        for left in self.uploads.iterdir():
             data = left / "data"
             with suppress(FileNotFoundError):  # finished in this moment
                 if now - (data if data.exists() else left).stat().st_mtime > _STALE_SECONDS:
@@ -215,8 +218,8 @@ class Upload:
         self.offset += len(data)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

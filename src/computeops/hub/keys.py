@@ -25,13 +25,16 @@ from computeops.hub.db import Database, pgp_key_ids, pgp_keys, upsert
 from computeops.hub.state import Hub
 from computeops.limits import LIMITS
 
-_HEX = re.compile(r"0x([0-9a-f]{8}|[0-9a-f]{16}|[0-9a-f]{40})", re.IGNORECASE)
+_HEX = re.compile(r"0x([0-9a-f]{6,40})", re.IGNORECASE)
+_ID_LENGTHS = (8, 16, 40)
 _FOUND = 256
 _WORDS = 256
 _IN_FORM = 4  # characters of a form for one of a key, at most
 _V4_FINGERPRINT = 40
 _WITH_BITS = frozenset({1, 2, 3, 16, 17})  # RSA, ElGamal and DSA, whose first number tells the size
 _CURVE_BITS = 256
+_SECRET = (Tag.SecretKey, Tag.SecretSubkey)  # tuples, because a tag has no hash
+_PUBLIC = (Tag.PublicKey, Tag.PublicSubkey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,9 @@ def _by_id(database: Database, search: str) -> list[sa.Row[Any]]:
     match = _HEX.fullmatch(search)
     if match is None:
         return []
-    end = match[1].lower()[::-1]
+    # Apptainer writes a key id as a number, without the zeros in front
+    length = next(one for one in _ID_LENGTHS if len(match[1]) <= one)
+    end = match[1].lower().zfill(length)[::-1]
     query = sa.select(pgp_keys).distinct().join(pgp_key_ids, pgp_key_ids.c.fingerprint == pgp_keys.c.fingerprint)
     query = query.where(pgp_key_ids.c.backwards.between(end, end + "g")).limit(_FOUND)
     with database.read() as connection:
@@ -153,13 +158,13 @@ def read(data: bytes) -> Certificate:
         found = Cert.split_bytes(data)
     except (RuntimeError, ValueError) as error:
         raise FormatError(f"not an OpenPGP public key: {str(error).partition(chr(10))[0][:200]}") from None
-    if any(packet.tag in {Tag.SecretKey, Tag.SecretSubkey} for packet in packets):
+    if any(packet.tag in _SECRET for packet in packets):
         raise FormatError("there is a secret key in it", hint="treat that key as stolen, and send only public keys")
     if len(found) != 1 or len(found[0].fingerprint) != _V4_FINGERPRINT:
         raise FormatError(f"{len(found)} OpenPGP keys in it", hint="send one key of version 4")
     (cert,) = found
     users = tuple(str(user) for user in cert.user_ids)
-    own = [packet for packet in packets if packet.tag in {Tag.PublicKey, Tag.PublicSubkey}]
+    own = [packet for packet in packets if packet.tag in _PUBLIC]
     fingerprints = tuple(str(packet.fingerprint) for packet in own)
     return Certificate(cert.fingerprint, str(cert), users, fingerprints, _line(cert, own[0].body, users))
 

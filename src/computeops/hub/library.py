@@ -108,22 +108,21 @@ class Library:
 
     async def image(self, request: Request) -> Response:
         """Describe an image; 404 lets a client that pushes create it."""
-        repository, file = await to_thread(self._find, request)
+        repository, file = await self._find(request)
         return _data(await to_thread(self._described, repository, file))
 
     async def download(self, request: Request) -> Response:
         """Send the client to the registry's blob, which it reads in parallel ranges: 303 and nothing else does that."""
-        repository, file = await to_thread(self._find, request)
+        repository, file = await self._find(request)
         place = f"{self._hub.url(request.scope)}/v2/{repository.name}/blobs/{file.digest}"
         return RedirectResponse(place, 303)
 
-    def _find(self, request: Request) -> tuple[Repository, SifFile]:
+    async def _find(self, request: Request) -> tuple[Repository, SifFile]:
         name, reference = self._reference(request)
         repository = self._visible(self._hub.caller(request.scope), name)
         if isinstance(reference, Digest):  # a hash means one file, whatever ?arch= says
             return repository, sifs.described(self._hub, repository, reference)
-        arch = request.query_params.get("arch", "")
-        row = sifs.manifest_of(self._hub, repository, reference, arch)
+        row = await sifs.find(self._hub, repository, reference, request.query_params.get("arch", ""))
         return repository, sifs.file_of(self._hub, repository, row)
 
     def _reference(self, request: Request) -> tuple[str, Digest | str]:

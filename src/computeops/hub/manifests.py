@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from computeops.errors import ConflictError, FormatError
 from computeops.hub.db import Database, Repository, links, manifests, parts, tags, upsert
-from computeops.hub.shapes import OciError
+from computeops.hub.oci_error import OciError
 from computeops.image import oci
 from computeops.model import Digest
 

@@ -20,8 +20,8 @@ from computeops.hub.auth import challenge
 from computeops.hub.blobs import Upload
 from computeops.hub.db import Repository
 from computeops.hub.manifests import Manifest
+from computeops.hub.oci_error import OciError
 from computeops.hub.send import send_bytes, send_file
-from computeops.hub.shapes import OciError
 from computeops.hub.state import Hub, header
 from computeops.image import oci
 from computeops.limits import LIMITS
@@ -152,8 +152,7 @@ class Registry:
 
         found = database.remember(("manifest", repository.id, reference), find, _weight)
         if found is None and reference.endswith(sifs.SUFFIX):
-            row = await to_thread(sifs.manifest_of, self._hub, repository, reference.removesuffix(sifs.SUFFIX))
-            found = _manifest_headers(row.media_type, row.digest), row.body
+            found = await self._sif_manifest(repository, reference.removesuffix(sifs.SUFFIX))
         if found is None:
             raise OciError("MANIFEST_UNKNOWN", 404, f"{call.name} has no manifest {reference[:200]!r}")
         headers, body = found
@@ -161,6 +160,13 @@ class Registry:
             await call.answer(304, {"etag": headers["etag"], "docker-content-digest": headers["docker-content-digest"]})
         else:
             await call.answer(200, headers, body)
+
+    async def _sif_manifest(self, repository: Repository, tag: str) -> tuple[dict[str, str], bytes]:
+        try:
+            row = await sifs.find(self._hub, repository, tag)
+        except NotFoundError as error:
+            raise OciError("MANIFEST_UNKNOWN", 404, error.message) from error
+        return _manifest_headers(row.media_type, row.digest), row.body
 
     async def _put_manifest(self, call: _Call) -> None:
         """end-7."""

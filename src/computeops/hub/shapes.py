@@ -7,20 +7,11 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from computeops.errors import ComputeOpsError
 from computeops.hub.auth import challenge
+from computeops.hub.oci_error import OciError
 from computeops.hub.state import Hub
 
 _CODES = {401: "UNAUTHORIZED", 403: "DENIED", 404: "NAME_UNKNOWN", 409: "DENIED", 413: "SIZE_INVALID"}
 """HTTP status to the error code of OCI distribution-spec, where the error does not know a better one."""
-
-
-class OciError(ComputeOpsError):
-    """An error with its own code of OCI distribution-spec, section "Error Codes"."""
-
-    def __init__(self, code: str, status: int, message: str, *, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status = status
-        self.headers = headers or {}
 
 
 def answer(hub: Hub, request: Request, error: ComputeOpsError) -> Response:

@@ -14,6 +14,7 @@ from computeops.errors import ConflictError, FormatError, NotFoundError, Storage
 from computeops.hub import catalogue, manifests, sifs
 from computeops.hub.blobs import Upload
 from computeops.hub.db import Repository
+from computeops.hub.making import CONFIG, EMPTY
 from computeops.hub.manifests import INDEXES, Manifest
 from computeops.hub.sifs import SifFile
 from computeops.hub.state import Hub
@@ -110,8 +111,8 @@ def tag(hub: Hub, name: str, digest: Digest, tag: str, arch: str) -> None:
     file = sifs.described(hub, repository, digest)
     if arch and file.arch and arch != file.arch:
         raise UsageError(f"the image is for {file.arch}, not {arch}")
-    hub.blobs.put(sifs.EMPTY, Digest.of(sifs.EMPTY))
-    hub.database.link(repository, str(Digest.of(sifs.EMPTY)), len(sifs.EMPTY))
+    hub.blobs.put(EMPTY, Digest.of(EMPTY))
+    hub.database.link(repository, str(Digest.of(EMPTY)), len(EMPTY))
     new = sifs.manifest(file, f"{name.rpartition('/')[2]}_{tag}.sif")
     with _LATEST_ARCH:
         index = _index(hub, repository, tag, file, new)
@@ -146,12 +147,12 @@ def _entries(hub: Hub, repository: Repository, tag: str) -> dict[str, dict[str, 
         arch = sifs.file_of(hub, repository, row).arch
         return {arch: _entry(row.body, arch)}
     listed = oci.items(oci.document(row.body), "manifests")
-    return {one["platform"]["architecture"]: one for one in listed if one.get("artifactType") == sifs.CONFIG}
+    return {one["platform"]["architecture"]: one for one in listed if one.get("artifactType") == CONFIG}
 
 
 def _entry(manifest: bytes, arch: str) -> dict[str, Any]:
     platform = {"architecture": arch or "unknown", "os": "linux"}
-    return oci.descriptor(oci.MANIFEST, manifest) | {"artifactType": sifs.CONFIG, "platform": platform}
+    return oci.descriptor(oci.MANIFEST, manifest) | {"artifactType": CONFIG, "platform": platform}
 
 
 def tags(hub: Hub, repository: Repository) -> dict[str, dict[str, str]]:

@@ -4,6 +4,7 @@ It is the manifest's own layer where a SIF was pushed as such, else the layer of
 image: what was published first stays what is served. An index offers one image for each architecture.
 """
 
+from asyncio import to_thread
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 
 from computeops.errors import ComputeOpsError, NotFoundError
 from computeops.hub.db import Repository
+from computeops.hub.making import CONFIG, EMPTY
 from computeops.hub.manifests import INDEXES
 from computeops.hub.state import Hub
 from computeops.image import oci
@@ -19,9 +21,9 @@ from computeops.model import Digest
 
 SUFFIX = ".sif"
 """Behind a tag: the manifest of the SIF artifact, so that `apptainer pull oras://` gets it."""
-CONFIG = "application/vnd.sylabs.sif.config.v1+json"
-LAYER = "application/vnd.sylabs.sif.layer.v1.sif"
-_LAYERS = frozenset({LAYER, "appliciation/vnd.sylabs.sif.layer.tar"})  # the second, misspelt, is what old clients push
+_LAYERS = frozenset(
+    {oci.SIF_ARTIFACT, "appliciation/vnd.sylabs.sif.layer.tar"}
+)  # the second, misspelt, is what old clients push
 _DEPTH = 4
 _DEFAULT_ARCH = "amd64"
 
@@ -39,11 +41,31 @@ class SifFile:
     """Of the keys that signed it, in upper case hex."""
 
 
+class NoSifError(NotFoundError):
+    """The image is there, but no SIF of it."""
+
+    def __init__(self, repository: Repository, image: sa.Row[Any]) -> None:
+        super().__init__(f"{repository.name} has no SIF of {image.digest}", hint="pull it with docker://")
+        self.image = image
+
+
+async def find(hub: Hub, repository: Repository, reference: str, arch: str = "") -> sa.Row[Any]:
+    """Return the manifest of the SIF artifact behind a tag or digest; the SIF is made if there is none.
+
+    Raises:
+        NotFoundError: there is no such tag or digest, or none for `arch`, or a SIF cannot be made of it.
+    """
+    try:
+        return await to_thread(manifest_of, hub, repository, reference, arch)
+    except NoSifError as missing:
+        return await hub.making.sif(repository, missing.image)
+
+
 def manifest_of(hub: Hub, repository: Repository, reference: str, arch: str = "") -> sa.Row[Any]:
     """Return the manifest of the SIF artifact behind a tag or digest.
 
     Raises:
-        NotFoundError: there is no such tag or digest, or no SIF of it, or none for `arch`.
+        NotFoundError: there is no such tag or digest, or none for `arch`; NoSifError: there is no SIF of it.
     """
     row = hub.database.manifest(repository, reference)
     if row is None:
@@ -61,7 +83,7 @@ def _resolved(hub: Hub, repository: Repository, row: sa.Row[Any], arch: str, dep
     for referrer in hub.database.referrers(repository, row.digest):
         if referrer.artifact_type == oci.SIF_ARTIFACT and layer(referrer) is not None:
             return referrer
-    raise NotFoundError(f"{repository.name} has no SIF of {row.digest}", hint="pull it with docker://")
+    raise NoSifError(repository, row)
 
 
 def _chosen(hub: Hub, repository: Repository, row: sa.Row[Any], arch: str) -> sa.Row[Any] | None:
@@ -114,14 +136,10 @@ def described(hub: Hub, repository: Repository, digest: Digest) -> SifFile:
 def manifest(file: SifFile, name: str) -> bytes:
     """Return a manifest for a SIF that was pushed without one, as `apptainer push oras://` would have made it."""
     described_layer = {
-        "mediaType": LAYER,
+        "mediaType": oci.SIF_ARTIFACT,
         "digest": str(file.digest),
         "size": file.size,
         "annotations": {"org.opencontainers.image.title": name},
     }
     config = oci.descriptor(CONFIG, EMPTY)
     return oci.canonical({"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": config, "layers": [described_layer]})
-
-
-EMPTY = b"{}"
-"""The config of a SIF artifact."""

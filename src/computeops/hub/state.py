@@ -8,6 +8,7 @@ from typing import Any, Self
 from computeops.hub.auth import ANYONE, Auth, Caller
 from computeops.hub.blobs import Blobs
 from computeops.hub.db import Database
+from computeops.hub.making import Making
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +22,15 @@ class Hub:
     database: Database
     blobs: Blobs
     auth: Auth
+    making: Making
 
     @classmethod
     def open(cls, data: Path, *, base: str = "") -> Self:
         """Open the hub in the folder `data`, or begin one there; only its owner may read it."""
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        database = Database.in_folder(data)
-        return cls(data, base.rstrip("/"), database, Blobs(data), Auth(database, data))
+        database, blobs = Database.in_folder(data), Blobs(data)
+        making = Making(blobs.uploads, database, blobs)
+        return cls(data, base.rstrip("/"), database, blobs, Auth(database, data), making)
 
     def url(self, scope: Mapping[str, Any]) -> str:
         """Return the hub's address as the sender of the request with this ASGI `scope` can reach it, without a `/`."""

@@ -68,9 +68,6 @@ def _image(image: Image) -> dict[str, Any]:
     if version := image.labels.get(_VERSION):
         made["version"] = version
     made["hashes"] = [{"alg": _ALGORITHMS[image.id.algorithm], "content": image.id.hex}]
-    made["properties"] = [
-        {"name": f"computeops:digest:{name}", "value": str(digest)} for name, digest in sorted(image.subjects.items())
-    ]
     return made
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from computeops.check.inventory import apk, dpkg, python, rpm
-from computeops.check.inventory.model import Database, Files, Inventory, Package, System, Unread
+from computeops.check.inventory.model import Database, Files, Inventory, Package, System, Unread, shown
 from computeops.check.inventory.take import take
 from computeops.errors import LimitError
 from computeops.image.tree import Tree
@@ -49,9 +49,9 @@ def packages(tree: Tree) -> Inventory:
     if all(one.kind == "pypi" for one in found):
         unread.append(Unread("system", "", "there are no packages of a distribution"))
     # The same record may be there twice, by hard links or links of folders.
-    once = {replace(one, place=_text(one.place)) for one in found}
+    once = {replace(one, place=shown(one.place)) for one in found}
     ordered = sorted(once, key=lambda one: (one.kind, one.name, one.version, one.arch, one.place))
-    return Inventory(system, tuple(ordered), tuple(replace(one, place=_text(one.place)) for one in unread))
+    return Inventory(system, tuple(ordered), tuple(replace(one, place=shown(one.place)) for one in unread))
 
 
 def _kind(path: str) -> str:
@@ -77,8 +77,3 @@ def _system(files: Files) -> System:
     name, version, codename = (one if _WORD.fullmatch(one) else "" for one in words)
     title = "".join(one for one in fields.get("PRETTY_NAME", "") if one.isprintable())
     return System(name.lower() or "linux", version or codename, title)
-
-
-def _text(path: str) -> str:
-    """Return `path` so that it can be written as UTF-8."""
-    return path.encode(errors="surrogateescape").decode(errors="replace")

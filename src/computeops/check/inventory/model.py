@@ -9,6 +9,12 @@ from typing import Protocol
 _LINKS_FOLLOWED = 40
 
 
+def shown(path: str) -> str:
+    """Return `path` as text for documents and terminals: what is no character, or only commands one, becomes U+FFFD."""
+    text = path.encode(errors="surrogateescape").decode(errors="replace")
+    return text if text.isprintable() else "".join(one if one.isprintable() else "\ufffd" for one in text)
+
+
 @dataclass(frozen=True, slots=True)
 class System:
     """The operating system of an image: its os-release (https://www.freedesktop.org/software/systemd/man/os-release)."""

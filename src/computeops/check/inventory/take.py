@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from computeops.check.inventory.model import Files, Records, Unread
+from computeops.check.inventory.model import Files, Records, Unread, shown
 from computeops.errors import LimitError
 from computeops.image.tree import Item, Kind, Tree
 from computeops.limits import LIMITS
@@ -73,8 +73,7 @@ class Taken:
             known = files.get(path) is not None or files.real(path) in folders
             # The documentation of one package may be a link to that of another, or to anything.
             if not known and not path.startswith(_DOCUMENTATION):
-                shown = target.encode(errors="surrogateescape").decode(errors="replace")
-                yield Unread(kind, path, f"a link to {shown}, which was not read")
+                yield Unread(kind, path, f"a link to {shown(target)}, which was not read")
 
     def traces(self, owned: Mapping[str, str]) -> Iterator[Unread]:
         """Yield one entry for each kind with the number of its traces that are not among the `owned` files."""

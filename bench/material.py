@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _SMALL = 64 * 1024
+_LARGEST = 32 * 1024 * 1024  # one giant file would be most of the tree, and of what a layer whites out
+_GONE = 50
 _TOPS = ("/usr/share", "/usr/include", "/usr/lib", "/usr/bin", "/usr/local", "/opt", "/root/.cargo", "/root/.rustup")
 
 
@@ -29,7 +31,7 @@ def tree(into: Path, *, files: int = 22_000, size: int = 600_000_000) -> tuple[i
     found = sorted({p for top in _TOPS for p in _regular(Path(top))})
     small = [(p, n) for p, n in found if n <= _SMALL][:files]
     chosen, total = list(small), sum(n for _, n in small)
-    for path, length in ((p, n) for p, n in found if n > _SMALL):
+    for path, length in ((p, n) for p, n in found if _SMALL < n <= _LARGEST):
         if total + length <= size:
             chosen.append((path, length))
             total += length
@@ -69,7 +71,8 @@ def oci_archive(root: Path, archive: Path, *, layers: int = 3) -> None:
             for path in paths[number * step : (number + 1) * step]:
                 tar.add(path, str(path.relative_to(root)), recursive=False)
             if number:
-                for path in paths[(number - 1) * step : (number - 1) * step + 50]:
+                below = paths[(number - 1) * step : number * step]
+                for path in below[:: max(1, step // _GONE)][:_GONE]:
                     gone = tarfile.TarInfo(str(path.relative_to(root).parent / f".wh.{path.name}"))
                     tar.addfile(gone)
                 first = paths[number * step]
@@ -87,6 +90,10 @@ def oci_archive(root: Path, archive: Path, *, layers: int = 3) -> None:
     index = {"schemaVersion": 2, "manifests": [_blob(blobs, json.dumps(manifest).encode(), media_type)]}
     files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": json.dumps(index).encode()}
     with tarfile.open(archive, "w") as tar:
+        for name in ("blobs", "blobs/sha256"):  # Apptainer does not make the folders itself
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
         for name, data in {**files, **{f"blobs/sha256/{hex_}": blob for hex_, blob in blobs.items()}}.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)

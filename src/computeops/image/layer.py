@@ -56,13 +56,19 @@ class LayerWriter:
 
     def write(self, block: bytes) -> None:
         """Take the next bytes of the tar."""
+        if len(block) >= _CHUNK:  # as it is, without a copy
+            self._flush()
+            self._take(block)
+            return
         self._waiting += block
         if len(self._waiting) >= _CHUNK:
             self._flush()
 
     def _flush(self) -> None:
-        data = bytes(self._waiting)
-        self._waiting.clear()
+        data, self._waiting = self._waiting, bytearray()
+        self._take(data)
+
+    def _take(self, data: bytes | bytearray) -> None:
         self._plain.update(data)
         self._put(self._compressor.compress(data))
 
@@ -87,7 +93,7 @@ class LayerWriter:
 
 class _Nothing:
     def compress(self, data: bytes) -> bytes:
-        return data
+        return bytes(data)
 
     def flush(self) -> bytes:
         return b""

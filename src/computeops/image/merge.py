@@ -20,7 +20,7 @@ from typing import BinaryIO
 from computeops.errors import FormatError, LimitError
 from computeops.image.layer import plain
 from computeops.image.replay import Replay, Source
-from computeops.image.tar import read_tar
+from computeops.image.tar import CHUNK, read_tar
 from computeops.image.tree import Descend, Entry, Item, Kind, below, everywhere
 from computeops.limits import LIMITS
 from computeops.model import Digest
@@ -38,8 +38,10 @@ class Packed:
 
     open: Callable[[], AbstractContextManager[BinaryIO]]
     """Opens the layer as it is stored."""
-    diff_id: Digest | None = None
-    """What its uncompressed tar must have, where known."""
+    diff_id: Digest
+    """What its uncompressed tar must have."""
+    hashed: bool
+    """Whether `open` compares the stored bytes with a digest: then their content need not be hashed too."""
 
 
 @dataclass(slots=True, eq=False)
@@ -198,7 +200,7 @@ class Merged:
         if self._overlay is None:
             self._overlay = Overlay()
             with ThreadPoolExecutor(max_workers=2) as pool:
-                for found in pool.map(index, self._layers):
+                for found in pool.map(_names, self._layers):
                     self._overlay.apply(found)
         return self._overlay
 
@@ -230,17 +232,29 @@ class Merged:
                     yield entry, replay.data(sources[node]) if node in sources else ()
 
 
-def index(layer: Packed) -> list[tuple[Entry, int]]:
-    """Read one layer to its end: its entries and where the data of each begins; digests are checked on the way."""
+def _names(layer: Packed) -> list[tuple[Entry, int]]:
+    return _index(layer, None if layer.hashed else layer.diff_id)
+
+
+def prove(layer: Packed) -> None:
+    """Read a layer to its end, and compare its digest and its diff_id.
+
+    Raises:
+        FormatError: it is broken or not what they say; LimitError: it is too large.
+    """
+    _index(layer, layer.diff_id)
+
+
+def _index(layer: Packed, diff_id: Digest | None) -> list[tuple[Entry, int]]:
+    """Return the entries of a layer and where the data of each begins."""
     found: list[tuple[Entry, int]] = []
     with layer.open() as stored:
-        stream = plain(stored, diff_id=layer.diff_id)
+        stream = plain(stored, diff_id=diff_id)
         for entry, _ in read_tar(stream):
             found.append((entry, stream.tell()))
             if len(found) > LIMITS.entries:
                 raise LimitError(f"a layer has more than {LIMITS.entries} entries")
-        while stream.read(1024 * 1024):  # to the end, where the digests are known
-            pass
-        while stored.read(1024 * 1024):
-            pass
+        for rest in (stream, stored):  # to their ends, where the digests are known
+            while rest.read(CHUNK):
+                pass
     return found

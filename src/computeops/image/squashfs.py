@@ -5,6 +5,7 @@ compressor's library, and the level. Neither the number of threads nor the machi
 """
 
 import contextlib
+import fcntl
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from computeops.errors import BuildError, StorageError
 
 BLOCK_SIZE = 128 * 1024
 """Data block: larger ones save a few percent and cost reading speed."""
+_PIPE_BYTES = 1024 * 1024
 
 
 def argv(out: Path, *, offset: int, compression: str, level: int, epoch: int | None, threads: int) -> list[str]:
@@ -39,6 +41,9 @@ class Packing:
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self._child = proc.start(command, stdin=proc.PIPE, stdout=proc.DEVNULL, stderr=proc.PIPE)
+        if self._child.stdin is not None:
+            with contextlib.suppress(OSError):  # the system's limit may be lower: then it stays as it is
+                fcntl.fcntl(self._child.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def write(self, block: bytes) -> None:
         """Feed bytes of the tar.

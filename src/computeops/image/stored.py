@@ -45,7 +45,7 @@ def read(path: Path, arch: str = "") -> Stored:
     fields = document(manifest)
     config = layout.read(_digest(fields.get("config")), LIMITS.config_bytes)
     digests = [_digest(one) for one in items(fields, "layers")]
-    return Stored(manifest, config, _layers(layout, config, [_blob(layout, one) for one in digests]))
+    return Stored(manifest, config, _layers(layout, config, [_blob(layout, one) for one in digests], hashed=True))
 
 
 def _blob(layout: Layout, digest: Digest) -> _Open:
@@ -56,11 +56,11 @@ def _file(layout: Layout, name: str) -> _Open:
     return lambda: layout.stream(name)
 
 
-def _layers(layout: Layout, config: bytes, opened: Sequence[_Open]) -> tuple[Packed, ...]:
+def _layers(layout: Layout, config: bytes, opened: Sequence[_Open], *, hashed: bool) -> tuple[Packed, ...]:
     known = diff_ids(config)
     if len(known) != len(opened):
         raise FormatError(f"{layout.path}: {len(opened)} layers, but the config lists {len(known)} diff_ids")
-    return tuple(Packed(one, diff_id) for one, diff_id in zip(opened, known, strict=True))
+    return tuple(Packed(one, diff_id, hashed) for one, diff_id in zip(opened, known, strict=True))
 
 
 def _saved(layout: Layout) -> Stored:
@@ -79,7 +79,7 @@ def _saved(layout: Layout) -> Stored:
     if len(names) > LIMITS.layers:
         raise LimitError(f"{layout.path}: {len(names)} layers; at most {LIMITS.layers} are read")
     config = layout.small(str(images[0].get("Config")), LIMITS.config_bytes)
-    return Stored(b"", config, _layers(layout, config, [_file(layout, name) for name in names]))
+    return Stored(b"", config, _layers(layout, config, [_file(layout, name) for name in names], hashed=False))
 
 
 def _digest(descriptor: Any) -> Digest:

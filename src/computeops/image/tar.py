@@ -29,7 +29,12 @@ _TYPES = {
 }
 _KINDS = {code: kind for kind, code in _TYPES.items()} | {b"\0": Kind.FILE, b"7": Kind.FILE}
 _OCTAL_11 = 8**11
-_XATTR = "SCHILY.xattr."
+_XATTR = b"SCHILY.xattr."
+_BLANKS = 8 * 32  # the checksum counts itself as spaces
+_ZEROS = bytes(BLOCK)
+_OCTAL = re.compile(rb"[0-7]*")
+_LENGTH = re.compile(rb"(\d{1,10}) ")
+_DECIMAL = re.compile(rb"-?\d{1,20}(\.\d{0,20})?")
 _META_BYTES = 2 * LIMITS.xattr_bytes  # a PAX header or GNU long name: attributes and two paths
 
 
@@ -63,7 +68,7 @@ def header(entry: Entry) -> bytes:
     if entry.kind is Kind.DIRECTORY:
         name += b"/"
     link = os.fsencode(entry.target)
-    pax: dict[bytes, bytes] = {b"SCHILY.xattr." + os.fsencode(k): v for k, v in entry.xattrs.items()}
+    pax: dict[bytes, bytes] = {_XATTR + os.fsencode(k): v for k, v in entry.xattrs.items()}
     prefix, short = _split(name)
     if short is None or (not name.isascii() and _is_utf8(name)):
         pax[b"path"] = name
@@ -97,7 +102,7 @@ def _ustar(entry: Entry, prefix: bytes, name: bytes, link: bytes, kind: bytes = 
         *entry.device,
         prefix.ljust(167, b"\0"),
     )
-    checksum = sum(fixed) + sum(rest) + 8 * 32
+    checksum = sum(fixed) + sum(rest) + _BLANKS
     return b"%b%06o\0 %b" % (fixed, checksum, rest)
 
 
@@ -152,8 +157,8 @@ class _Input:
         return data
 
     def block(self) -> bytes:
-        first = self._stream.read(1)
-        return first and first + self.exactly(BLOCK - 1, "a header")
+        data = self._stream.read(BLOCK)
+        return data if len(data) in {0, BLOCK} else data + self.exactly(BLOCK - len(data), "a header")
 
     def data(self, size: int, what: str) -> Iterator[bytes]:
         left = size
@@ -185,12 +190,15 @@ def read_tar(stream: BinaryIO) -> Iterator[Item]:
         extended, block = _extended(source, world)
         if block is None:
             return
-        entry = _entry(block, world | extended)
+        entry = _entry(block, world | extended if world else extended)
         count, total = count + 1, total + entry.size
         if count > LIMITS.entries:
             raise LimitError(f"tar has more than {LIMITS.entries} entries")
         if total > LIMITS.image_bytes:
             raise LimitError(f"tar holds more than {LIMITS.image_bytes} bytes at /{entry.path}")
+        if not entry.size:
+            yield entry, ()
+            continue
         data = source.data(entry.size, f"/{entry.path}")
         yield entry, data
         for _ in data:
@@ -202,7 +210,7 @@ def _extended(source: _Input, world: dict[bytes, bytes]) -> tuple[dict[bytes, by
     extended: dict[bytes, bytes] = {}
     while True:
         block = source.block()
-        if not block or not block.strip(b"\0"):
+        if not block or block == _ZEROS:
             if extended:
                 raise FormatError("tar ends after an extended header")
             return extended, None
@@ -224,7 +232,7 @@ def _extended(source: _Input, world: dict[bytes, bytes]) -> tuple[dict[bytes, by
 
 def _check(block: bytes) -> None:
     wanted = _number(block[148:156], "checksum")
-    plain = sum(block) - sum(block[148:156]) + 8 * 32
+    plain = sum(block) - sum(block[148:156]) + _BLANKS
     if wanted != plain:
         raise FormatError(f"not a tar header: checksum {wanted}, computed {plain}")
 
@@ -232,8 +240,8 @@ def _check(block: bytes) -> None:
 def _number(field: bytes, what: str) -> int:
     if field[0] & 0x80:  # GNU base-256, two's complement
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big") - ((field[0] & 0x40) << (8 * len(field) - 7))
-    text = field.strip(b" \0").split(b"\0")[0]
-    if not re.fullmatch(rb"[0-7]*", text):
+    text = field.strip(b" \0").partition(b"\0")[0]
+    if not _OCTAL.fullmatch(text):
         raise FormatError(f"tar header with {what} {field!r}, which is no octal number")
     return int(text or b"0", 8)
 
@@ -242,7 +250,7 @@ def _records(body: bytes) -> dict[bytes, bytes]:
     records: dict[bytes, bytes] = {}
     at = 0
     while at < len(body) and body[at]:
-        match = re.compile(rb"(\d{1,10}) ").match(body, at)
+        match = _LENGTH.match(body, at)
         end = at + int(match[1]) if match else 0
         if not match or end > len(body) or end <= match.end() or body[end - 1 : end] != b"\n":
             raise FormatError(f"broken PAX record at byte {at} of an extended header")
@@ -255,7 +263,7 @@ def _records(body: bytes) -> dict[bytes, bytes]:
 
 
 def _entry(block: bytes, pax: Mapping[bytes, bytes]) -> Entry:
-    if block[156:157] == b"S" or any(key.startswith(b"GNU.sparse") for key in pax):
+    if block[156:157] == b"S" or (pax and any(key.startswith(b"GNU.sparse") for key in pax)):
         raise FormatError(
             f"/{os.fsdecode(_cstring(block[:100]))}: GNU sparse files are not read",
             hint="write the tar without --sparse",
@@ -309,7 +317,7 @@ def _pax_number(pax: Mapping[bytes, bytes], key: bytes, field: bytes) -> int:
     text = pax.get(key)
     if text is None:
         return _number(field, key.decode())
-    if not re.fullmatch(rb"-?\d{1,20}(\.\d{0,20})?", text):
+    if not _DECIMAL.fullmatch(text):
         raise FormatError(f"PAX {key.decode()} {text[:40]!r} is no number")
     return int(text.split(b".")[0] or 0)
 
@@ -328,8 +336,8 @@ def _target(target: bytes, path: str) -> str:
 
 
 def _xattrs(pax: Mapping[bytes, bytes], path: str) -> dict[str, bytes]:
-    found = {os.fsdecode(k[len(_XATTR) :]): v for k, v in pax.items() if k.startswith(_XATTR.encode())}
-    if sum(len(k) + len(v) for k, v in found.items()) > LIMITS.xattr_bytes:
+    found = {os.fsdecode(k[len(_XATTR) :]): v for k, v in pax.items() if k.startswith(_XATTR)}
+    if found and sum(len(k) + len(v) for k, v in found.items()) > LIMITS.xattr_bytes:
         raise LimitError(f"/{path}: more than {LIMITS.xattr_bytes} bytes of extended attributes")
     return found
 
@@ -345,11 +353,11 @@ def clean(raw: bytes) -> str:
         raise LimitError(f"a path of {len(raw)} bytes in an archive; at most {LIMITS.path_bytes}")
     if b"\0" in raw:
         raise FormatError(f"a path with a NUL byte in an archive: {raw[:80]!r}")
-    parts = [part for part in raw.split(b"/") if part not in {b"", b"."}]
+    parts = [part for part in raw.split(b"/") if part and part != b"."]
     if b".." in parts:
         raise FormatError(f"a path that climbs out of its archive: {raw[:200]!r}")
     if len(parts) > LIMITS.path_depth:
         raise LimitError(f"a path of {len(parts)} components in an archive; at most {LIMITS.path_depth}")
-    if any(len(part) > LIMITS.name_bytes for part in parts):
+    if len(raw) > LIMITS.name_bytes and any(len(part) > LIMITS.name_bytes for part in parts):
         raise LimitError(f"a name of more than {LIMITS.name_bytes} bytes in an archive: {raw[:80]!r}")
     return os.fsdecode(b"/".join(parts))

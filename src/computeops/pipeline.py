@@ -246,6 +246,7 @@ def pull(
     Raises:
         TrustError: its evidence does not hold; PolicyError: nobody we know vouches for it.
     """
+    from computeops.check.kinds import short
     from computeops.store import fetch
 
     def gate(image: Image, evidence: Sequence[Signed]) -> None:
@@ -261,8 +262,29 @@ def pull(
         force=force,
         writer=_writer(settings),
         epoch=settings.epoch,
+        word=short,
         progress=progress,
     )
+
+
+def obtain(reference: Reference, registry: "Registry", settings: Settings, progress: Progress = _silent) -> Path:
+    """Return the SIF of `reference` in the cache, pulled and trusted where it is not there yet.
+
+    A version is asked for once: releases never change. Without one, the hub is asked what is the latest.
+
+    Raises:
+        TrustError: as `pull`.
+    """
+    from computeops.store import fetch
+
+    if not reference.version and reference.digest is None:
+        reference = reference.at(fetch.find(reference, registry, arch=architecture()).manifest.digest)
+    name = f"{reference.name}-{reference.target.replace(':', '-')}.sif"
+    target = settings.cache / "images" / Digest.of(f"{registry.base}/{reference}".encode()).short / name
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pull(reference, target, registry, settings, progress)
+    return target
 
 
 def admit(image: Path, settings: Settings) -> None:

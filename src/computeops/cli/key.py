@@ -83,6 +83,25 @@ def _import(settings: Settings, name: str, file: Path, *, as_json: bool) -> None
     emit(_facts(key), f"{_ids(key)}\nis trusted; compare it with what its owner says", as_json=as_json)
 
 
+@key_command.command("push")
+@_NAME
+@click.argument("hub", required=False)
+@click.pass_obj
+def _push(settings: Settings, name: str, hub: str | None) -> None:
+    """Put the OpenPGP half of key NAME on the key server of HUB, where Apptainer looks for it.
+
+    Example: computeops key push ada hub.example.org
+    """
+    from computeops.cli import store
+    from computeops.store import keys
+
+    key = Keyring(settings.keys).get(name)
+    address = store.address(settings, hub)
+    with store.registry(settings, address) as there:
+        keys.push(there, key.public_text().decode())
+    click.echo(f"{key.fingerprint.upper()} is on the key server of {address}")
+
+
 @key_command.command("remove")
 @_NAME
 @click.option("--yes", is_flag=True, help="Remove a key of your own without asking.")

@@ -118,16 +118,28 @@ def request(verb: str, words: Words, environ: Mapping[str, str]) -> engine.Reque
     )
 
 
-def locate(image: str) -> Path:
-    """Return the file or folder of `image`.
+def locate(image: str, settings: Settings) -> Path:
+    """Return the file or folder of `image`; a release of a hub is pulled into the cache first.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is none; TrustError: nobody we know vouches for the release.
     """
     path = Path(image)
     if path.exists():
         return path
-    raise NotFoundError(f"there is no image {image!r}", hint="name a SIF file, an OCI layout or archive, or a folder")
+    if "/" not in image or image.startswith(("/", ".", "~")) or image.endswith((".sif", ".oci", ".tar")):
+        raise NotFoundError(
+            f"there is no image {image!r}", hint="name a SIF file, an OCI layout or archive, a folder, or a release"
+        )
+    from computeops import pipeline
+    from computeops.cli import store
+    from computeops.cli.output import Progress
+
+    reference, progress = store.named(settings, image), Progress()
+    with store.registry(settings, reference.hub) as registry:
+        found = pipeline.obtain(reference, registry, settings, progress)
+    progress.done()
+    return found
 
 
 def launch(verb: str, words: Sequence[str]) -> int:
@@ -143,7 +155,7 @@ def launch(verb: str, words: Sequence[str]) -> int:
         return call([verb, HELP[0]])
     environ = environment()
     settings = Settings.load(environ)
-    image = locate(read.image)
+    image = locate(read.image, settings)
     if settings.policy:
         from computeops import pipeline
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from computeops import config
+from computeops.check.kinds import short
 from computeops.cli.output import Progress, dry_run_option, emit, json_option, table
 from computeops.config import Settings
 from computeops.errors import UsageError
@@ -34,15 +35,15 @@ def login_command(settings: Settings, hub: str | None, user: str, *, token_stdin
 
     Example: computeops login hub.example.org
     """
-    address = _hub(settings, hub)
+    where = address(settings, hub)
     token = _read_token() if token_stdin else click.prompt("Password" if user else "Token", hide_input=True, err=True)
     login = Login(token.strip(), user)
     login.check()
-    with Registry(address, login=login) as registry:
-        proven = registry.check()
-    _credentials(settings).set(address, login.secret, user=user)
+    with Registry(where, login=login) as there:
+        proven = there.check()
+    _credentials(settings).set(where, login.secret, user=user)
     said = "" if proven else " (it lets in anyone, so this proves nothing)"
-    click.echo(f"logged in to {base_url(address)}{said}")
+    click.echo(f"logged in to {base_url(where)}{said}")
 
 
 @click.command()
@@ -53,9 +54,9 @@ def logout_command(settings: Settings, hub: str | None) -> None:
 
     Example: computeops logout hub.example.org
     """
-    address = _hub(settings, hub)
-    gone = _credentials(settings).remove(address)
-    click.echo(f"logged out of {base_url(address)}" if gone else f"was not logged in to {base_url(address)}")
+    where = address(settings, hub)
+    gone = _credentials(settings).remove(where)
+    click.echo(f"logged out of {base_url(where)}" if gone else f"was not logged in to {base_url(where)}")
 
 
 @click.command()
@@ -72,7 +73,7 @@ def push_command(settings: Settings, file: Path, reference: str, *, dry_run: boo
     from computeops import pipeline
     from computeops.store.release import Release
 
-    wanted, release = _reference(settings, reference), Release.beside(file)
+    wanted, release = named(settings, reference), Release.beside(file)
     if dry_run:
         parts = {part: list(release.files(part)) for part in ("recipe", "sources", "evidence")}
         images = [str(path) for path in (release.sif, release.layout) if path.exists()]
@@ -80,8 +81,8 @@ def push_command(settings: Settings, file: Path, reference: str, *, dry_run: boo
         emit({"reference": str(wanted), "images": images, **parts}, "\n".join(lines), as_json=as_json)
         return
     progress = Progress()
-    with Registry(wanted.hub, _credentials(settings)) as registry:
-        digest = pipeline.publish(file, wanted, registry, settings, progress)
+    with registry(settings, wanted.hub) as there:
+        digest = pipeline.publish(file, wanted, there, settings, progress)
     progress.done()
     emit({"reference": str(wanted), "manifest": str(digest)}, f"{wanted}\n  manifest {digest}", as_json=as_json)
 
@@ -118,16 +119,16 @@ def pull_command(
     from computeops import pipeline
     from computeops.store.fetch import find
 
-    wanted = _reference(settings, reference)
+    wanted = named(settings, reference)
     into = file or Path(f"{wanted.name}-{wanted.version or _short(wanted)}.sif")
     chosen = replace(settings, policy=str(policy)) if policy else settings
-    with Registry(wanted.hub, _credentials(settings)) as registry:
+    with registry(settings, wanted.hub) as there:
         if dry_run:
-            digest = find(wanted, registry, arch=arch or pipeline.architecture()).manifest.digest
+            digest = find(wanted, there, arch=arch or pipeline.architecture()).manifest.digest
             emit({"file": str(into), "manifest": str(digest)}, f"{into}\n  manifest {digest}", as_json=as_json)
             return
         progress = Progress()
-        image = pipeline.pull(wanted, into, registry, chosen, progress, arch=arch, force=force, untrusted=untrusted)
+        image = pipeline.pull(wanted, into, there, chosen, progress, arch=arch, force=force, untrusted=untrusted)
         progress.done()
     digests = {name: str(digest) for name, digest in image.subjects.items()}
     lines = [str(into), *(f"  {name:9}{digest}" for name, digest in digests.items())]
@@ -147,8 +148,8 @@ def search_command(settings: Settings, words: tuple[str, ...], hub: str | None, 
     """
     from computeops.store import catalogue
 
-    with Registry(_hub(settings, hub), _credentials(settings)) as registry:
-        page = catalogue.search(registry, " ".join(words), limit=limit)
+    with registry(settings, address(settings, hub)) as there:
+        page = catalogue.search(there, " ".join(words), limit=limit)
     rows = [(_plain(one.reference), _plain(one.arch), _size(one.size), _plain(one.summary)) for one in page.releases]
     text = table(("REFERENCE", "ARCH", "SIZE", "SUMMARY"), rows) if rows else "nothing found"
     text += "\nthere are more: raise --limit, or search for more words" if page.next else ""
@@ -168,9 +169,9 @@ def show_command(settings: Settings, reference: str, *, as_json: bool) -> None:
     """
     from computeops.store import catalogue
 
-    wanted = _reference(settings, reference)
-    with Registry(wanted.hub, _credentials(settings)) as registry:
-        found = catalogue.show(registry, wanted)
+    wanted = named(settings, reference)
+    with registry(settings, wanted.hub) as there:
+        found = catalogue.show(there, wanted)
     facts = [
         ("version", found.version),
         ("variant", found.variant),
@@ -190,11 +191,11 @@ def show_command(settings: Settings, reference: str, *, as_json: bool) -> None:
     ]
     lines = [_plain(found.reference), *(f"  {name:10}{_plain(value)}" for name, value in facts if value)]
     for one in found.evidence:
-        verdict = {True: "passed", False: "failed", None: "-"}[one.passed]
+        verdict = {True: "passed", False: "FAILED", None: ""}[one.passed]
         about = _plain(f"counts for nothing: {one.fault}" if one.fault else one.words)
         by = _plain(", ".join(one.signers)) or "nobody"
-        lines.append(f"  evidence  {verdict:7} {_plain(one.kind)} by {by}" + (f" ({about})" if about else ""))
-    lines += [f"  {_plain(program):10}{_plain(line)}" for program, line in found.commands.items()]
+        lines.append(f"  evidence  {short(one.kind):11}{verdict:7} by {by}" + (f" ({about})" if about else ""))
+    lines += ["", "To run it:", *(f"  {_plain(line)}" for line in found.commands.values())]
     emit(asdict(found), "\n".join(lines), as_json=as_json)
 
 
@@ -202,14 +203,24 @@ def _credentials(settings: Settings) -> Credentials:
     return Credentials(settings.credentials, config.other_credentials(config.environment()))
 
 
-def _hub(settings: Settings, given: str | None) -> str:
+def registry(settings: Settings, hub: str) -> Registry:
+    """Return the registry at `hub`, with what we know to log in there."""
+    return Registry(hub, _credentials(settings))
+
+
+def address(settings: Settings, given: str | None) -> str:
+    """Return the hub that was named, or the one of the settings.
+
+    Raises:
+        UsageError: there is none.
+    """
     hub = given or settings.hub
     if not hub:
         raise UsageError("which hub?", hint="name it, or set COMPUTEOPS_HUB or `hub` in the settings")
     return hub
 
 
-def _reference(settings: Settings, text: str) -> Reference:
+def named(settings: Settings, text: str) -> Reference:
     """Read a reference; one without a hub is in the hub of the settings."""
     found = Reference.parse(text)
     if not (found.hub or settings.hub):

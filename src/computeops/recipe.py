@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -26,39 +27,65 @@ BUILDERS = ("debian", "dockerfile", "apptainer")
 _END = r"$(?!\n)"
 
 
-def _text(shape: str, what: str, example: str, check: str = "") -> Meta:
-    """A text of `shape`; `check` names a rule of `_Reader` that a pattern cannot say."""
-    return Meta(pattern=rf"^{shape}{_END}", description=what, examples=[example], extra={"check": check})
+_MOST_PROBLEMS = 100
 
 
-_FREE = r"[^\x00-\x08\x0b-\x1f\x7f]*"
-Line = Annotated[str, _text(r"[^\x00-\x1f\x7f]+", "a text of one line", "Tools for sequencing data")]
+def _text(shape: str, what: str, example: str, check: str = "", most: int | None = None) -> Meta:
+    """A text of `shape` and at most `most` characters; `check` names a rule that a pattern cannot say."""
+    return Meta(
+        pattern=rf"^{shape}{_END}", max_length=most, description=what, examples=[example], extra={"check": check}
+    )
+
+
+# What steers a terminal, or makes a text look like another, is in no text: C0 and C1 controls, directions of writing.
+_CONTROLS = r"\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff"
+_FREE = rf"[^\x00-\x08\x0b-\x1f{_CONTROLS}]*"
+Line = Annotated[
+    str, _text(rf"(?=.*\S)[^\x00-\x1f{_CONTROLS}]+", "a text of one line", "Tools for sequencing data", most=1000)
+]
 Script = Annotated[str, _text(_FREE, "a text", "samtools --version")]
 Name = Annotated[
     str,
-    _text(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*", "lower case letters, digits and single . _ - between", "samtools"),
+    _text(
+        r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*",
+        "at most 128 lower case letters, digits and single . _ - between",
+        "samtools",
+        most=128,
+    ),
 ]
 Version = Annotated[str, _text(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}", "a text of letters, digits and . _ + -", "1.21")]
 License = Annotated[str, _text(r"[A-Za-z0-9.+:() -]+", "an SPDX licence expression", "MIT OR Apache-2.0", "license")]
-WebAddress = Annotated[str, _text(r"https?://[^\s/]+\S*", "a web address", "https://www.htslib.org")]
+WebAddress = Annotated[str, _text(r"https?://[!-.0-~][!-~]*", "a web address", "https://www.htslib.org", "address")]
 Address = Annotated[
-    str, _text(r"(?:https?|file)://\S+", "an https, http or file address", "https://example.org/samtools-1.21.tar.bz2")
+    str,
+    _text(
+        r"(?:https?|file)://[!-~]+",
+        "an https, http or file address",
+        "https://example.org/samtools-1.21.tar.bz2",
+        "address",
+    ),
 ]
 GitAddress = Annotated[
     str,
     _text(
-        r"(?:https?|ssh|file)://[^\s-]\S*", "the address of a git repository", "https://github.com/samtools/samtools"
+        r"(?:https?|ssh|file)://[!-,.-~][!-~]*",
+        "the address of a git repository",
+        "https://github.com/samtools/samtools",
+        "address",
     ),
 ]
 Sha256 = Annotated[str, _text(r"[0-9a-f]{64}", "64 lower case hex digits", "e3b0c442...")]
 Commit = Annotated[str, _text(r"[0-9a-f]{40}", "the 40 hex digits of a commit", "8d1c56f5...")]
 Inside = Annotated[
-    str, _text(r"[^/\x00-\x1f\x7f][^\x00-\x1f\x7f]*", "a path inside the recipe's folder", "build.sh", "inside")
+    str,
+    _text(
+        rf"[^/\x00-\x1f{_CONTROLS}][^\x00-\x1f{_CONTROLS}]*", "a path inside the recipe's folder", "build.sh", "inside"
+    ),
 ]
-Email = Annotated[str, _text(r"[^\s@<>]+@[^\s@<>]+", "an e-mail address", "ada@example.org")]
-Orcid = Annotated[str, _text(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]", "an ORCID iD", "0000-0002-1825-0097")]
+Email = Annotated[str, _text(r"[!-;=?A-~]+@[!-;=?A-~]+", "an e-mail address", "ada@example.org")]
+Orcid = Annotated[str, _text(r"[0-9]{4}-[0-9]{4}-[0-9]{4}-[0-9]{3}[0-9X]", "an ORCID iD", "0000-0002-1825-0097")]
 Doi = Annotated[
-    str, _text(r"10\.\d{4,9}/\S+", "a DOI without https://doi.org/ in front", "10.1093/gigascience/giab008")
+    str, _text(r"10\.[0-9]{4,9}/[!-~]+", "a DOI without https://doi.org/ in front", "10.1093/gigascience/giab008")
 ]
 Suite = Annotated[str, _text(r"[a-z][a-z0-9-]*", "a Debian suite", "bookworm")]
 DebianPackage = Annotated[str, _text(r"[a-z0-9][a-z0-9+.-]+", "the name of a Debian package", "libhts3")]
@@ -66,13 +93,15 @@ DebianVersion = Annotated[str, _text(r"[0-9][A-Za-z0-9.+:~-]*", "the version of 
 PythonPackage = Annotated[
     str, _text(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", "the name of a Python package", "cutadapt")
 ]
-Snapshot = Annotated[str, _text(r"\d{8}T\d{6}Z", "a time as snapshot.debian.org writes it", "20250520T000000Z")]
+Snapshot = Annotated[str, _text(r"[0-9]{8}T[0-9]{6}Z", "a time as snapshot.debian.org writes it", "20250520T000000Z")]
 Cpu = Annotated[str, _text(r"[a-z0-9_]+", "an archspec CPU name", "x86_64_v3")]
 Variable = Annotated[str, _text(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable", "CFLAGS")]
 Variables = Annotated[
     dict[Variable, Script], Meta(description="a table of names and texts", examples=['{ CFLAGS = "-O3" }'])
 ]
-Program = Annotated[str, _text(r"[^\s/\x00-\x1f\x7f-][^\s/\x00-\x1f\x7f]*", "the name of a program", "samtools")]
+Program = Annotated[
+    str, _text(rf"[^\s/\x00-\x1f{_CONTROLS}-][^\s/\x00-\x1f{_CONTROLS}]*", "the name of a program", "samtools")
+]
 Constraint = Annotated[
     str,
     _text(
@@ -337,8 +366,15 @@ class _Reader:
         """Return the problems in the order of the file."""
         return [f"{self._file}:{line}: {text}" for line, text in sorted(self.problems, key=lambda one: one[0])]
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many problems as anybody will read."""
+        return len(self.problems) >= _MOST_PROBLEMS
+
     def problem(self, at: Key, value: Any, what: str) -> None:
         """Note one problem at the key `at`."""
+        if self.is_full:
+            return
         near = at
         while near and near not in self._lines:
             near = near[:-1]
@@ -360,7 +396,7 @@ class _Reader:
         fields = {one.name: one for one in msgspec.structs.fields(kind)}
         before = len(self.problems)
         for key in table:
-            if key not in fields:
+            if key not in fields and not self.is_full:
                 hint = did_you_mean(key, fields) or f"; there are: {', '.join(fields)}"
                 self.problem((*at, key), _ABSENT, f"unknown key{hint}")
         values: dict[str, Any] = {}
@@ -393,10 +429,14 @@ class _Reader:
         return tuple(self.value(element, one, (*at, i)) for i, one in enumerate(value))
 
     def _unique(self, tables: list[Any], at: Key) -> None:
-        names = [table.get("name") if isinstance(table, dict) else None for table in tables]
-        for i, name in enumerate(names):
-            if name is not None and name in names[:i]:
+        seen: set[str] = set()
+        for i, table in enumerate(tables):
+            name = table.get("name") if isinstance(table, dict) else None
+            if not isinstance(name, str):
+                continue
+            if name in seen:
                 self.problem((*at, i, "name"), name, f"there is another of this name among the {at[-1]}")
+            seen.add(name)
 
     def _leaf(self, kind: Any, value: Any, at: Key) -> Any:
         try:
@@ -415,6 +455,8 @@ class _Reader:
             return license_fault(value)
         if rule == "inside":
             return _path_fault(value, self._folder)
+        if rule == "address":
+            return _address_fault(value)
         if rule == "builder" and value not in self._builders:
             near = did_you_mean(value, self._builders)
             return f"there is no such builder{near}; there are: {', '.join(self._builders)}"
@@ -459,9 +501,19 @@ def _build_rules(build: Build) -> Iterator[tuple[str, Any, str]]:
                 yield key, value, f'is for the builder "debian", not "{build.builder}"'
 
 
+def _address_fault(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        secret = parts.password is not None or (parts.scheme != "ssh" and parts.username is not None)
+    except ValueError as error:
+        return f"is not an address: {error}"
+    return "must not have a user or password in it: a recipe is public" if secret else ""
+
+
 def _path_fault(text: str, folder: Path | None) -> str:
-    if ".." in PurePosixPath(text).parts:
-        return "must be inside the recipe's folder, without .."
+    parts = PurePosixPath(text).parts
+    if ".." in parts or not parts:
+        return "must name something inside the recipe's folder, without .."
     if folder is None:
         return ""
     target = folder / text

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from computeops.check.kinds import short
 from computeops.errors import (
     ComputeOpsError,
     ConflictError,
@@ -63,7 +64,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_a_sif_and_its_evidence(registry: Registry, published: tuple[Release, Image], tmp_path: Path) -> None:
     made, image = published
     into = tmp_path / "out/mine.sif"
-    found = fetch(THING, into, registry)
+    found = fetch(THING, into, registry, word=short)
     assert found == replace(image, path=into, proven=False)
     assert into.read_bytes() == made.sif.read_bytes()
     assert into.stat().st_mode & 0o111
@@ -379,7 +380,7 @@ def test_a_kind_of_evidence_never_leaves_its_folder(liar: tuple[Liar, Registry],
     for kind in ("../../../evil", "/etc/passwd", "", "v1", "..", "\x00\n", "https://example.org/" + "x" * 500, "É"):
         one = signed(lies.image, kind)
         lies.refer(oci.EVIDENCE_ARTIFACT, "../../evil", json.dumps(one.as_json()).encode(), oci.ENVELOPE)
-    fetch(THING, tmp_path / "out/x.sif", registry)
+    fetch(THING, tmp_path / "out/x.sif", registry, word=short)
     assert len(Release.beside(tmp_path / "out/x.sif").files("evidence")) == 8
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["x.release", "x.sif"]
     assert not list(tmp_path.rglob("evil")), "no file has the name that the registry wanted"

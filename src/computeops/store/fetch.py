@@ -63,12 +63,14 @@ def fetch(
     force: bool = False,
     writer: convert.Writer | None = None,
     epoch: int = 0,
+    word: Callable[[str], str] = lambda _kind: "evidence",
     progress: Progress = lambda _: None,
 ) -> Image:
     """Fetch the image that `reference` names to `into`: a .sif file, an .oci layout or a .tar of one.
 
     A registry's SIF is taken as it is; where there is none, `writer` and `epoch` decide the bytes of one that is made
-    from the layers. The evidence is written beside the image as `Release` has it.
+    from the layers. The evidence is written beside the image as `Release` has it, in files called by the `word` for
+    their kind.
 
     Raises:
         ConflictError: `into` exists and `force` is false.
@@ -97,7 +99,10 @@ def fetch(
             source, writer = image.id, writer or convert.Writer()
             image = convert.convert(fetched, made, writer=writer, epoch=epoch, tmp=folder)
             about = about if image.id == source else ()  # somebody else's image: ours is a new one, made of it
-        _publish(folder, made, into, about, force=force)
+        for one in about:
+            kind = str(oci.document(one.payload).get("predicateType", ""))
+            Release.beside(made).add_evidence(word(kind), one)
+        _publish(folder, made, into, force=force)
     return replace(image, path=into)
 
 
@@ -322,12 +327,10 @@ def _remove_stale(folder: Path) -> None:
             os.close(lock)
 
 
-def _publish(folder: Path, made: Path, into: Path, found: Sequence[Signed], *, force: bool) -> None:
+def _publish(folder: Path, made: Path, into: Path, *, force: bool) -> None:
     """Put evidence and image in their places, the image last; evidence of an image that was there before goes."""
     _require_free(into, force=force)  # again: hours may have passed
     new, old = Release.beside(made), Release.beside(into)
-    for signed in found:
-        new.add_evidence(_word(signed), signed)
     if old.folder.exists():
         old.folder.replace(folder / "old.release")
     if new.folder.exists():
@@ -335,10 +338,3 @@ def _publish(folder: Path, made: Path, into: Path, found: Sequence[Signed], *, f
     if into.is_dir() and not into.is_symlink():
         into.replace(folder / "old")
     made.replace(into)
-
-
-def _word(signed: Signed) -> str:
-    """Return a word for the file name of evidence: the last part of its kind that says something."""
-    kind = str(oci.document(signed.payload).get("predicateType", ""))
-    words = [word for word in re.split(r"[^a-z0-9-]+", kind.lower()) if re.search("[a-z]", word)]
-    return next((word[:40] for word in reversed(words) if not re.fullmatch(r"v[0-9]*", word)), "evidence")

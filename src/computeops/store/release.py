@@ -74,8 +74,12 @@ class Release:
 
     def add_evidence(self, kind: str, signed: Signed) -> Path:
         """Write an envelope; one with the same payload is replaced. `kind`: a word for the file's name."""
-        name = f"{kind}-{Digest.of(signed.payload).short}.dsse.json"
-        return self.add("evidence", name, json.dumps(signed.as_json()).encode())
+        ending = f"-{Digest.of(signed.payload).short}.dsse.json"
+        written = self.add("evidence", kind + ending, json.dumps(signed.as_json()).encode())
+        for name, path in self.files("evidence").items():
+            if name.endswith(ending) and path != written:
+                path.unlink()
+        return written
 
     def add(self, part: str, name: str, data: bytes) -> Path:
         """Write a small file of `part`, whole or not at all, and return its path."""

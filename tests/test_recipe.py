@@ -143,7 +143,7 @@ def test_an_unknown_variant_names_the_nearest() -> None:
         ('["bioinformatics", "genomics"]', '"bioinformatics"', 7, "must be a list"),
         ("10.1093/gigascience", "https://doi.org/10.1093/gigascience", 8, "a DOI without"),
         ("ada@example.org", "ada", 12, "an e-mail address"),
-        ("0000-0002-1825-0097", "٠000-0002-1825-0097", 13, "an ORCID iD"),
+        ("0000-0002-1825-0097", "\u0660000-0002-1825-0097", 13, "an ORCID iD"),
         ("https://example.org/samtools-1", "ftp://example.org/samtools-1", 16, "an https, http or file address"),
         ("https://example.org/samtools-1", "https://me:secret@example.org/samtools-1", 16, "a recipe is public"),
         ("https://example.org/samtools-1", "https://[/samtools-1", 16, "is not an address"),

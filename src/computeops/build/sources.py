@@ -1,6 +1,7 @@
 """The recipe's sources: pinned by digest, fetched into a content-addressed cache, archived as single files."""
 
 import hashlib
+import os
 import re
 import shutil
 import tarfile
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from computeops import http, proc
 from computeops.build import apt
@@ -120,7 +121,10 @@ def _get(uri: str, into: Path, folder: Path, digest: Digest | None = None) -> No
         address, _, commit = uri.removeprefix("git+").rpartition("@")
         _git(address, commit, into)
     elif scheme == "path":
-        _archive(folder / uri.removeprefix("path:"), into)
+        target = folder / uri.removeprefix("path:")
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise RecipeError(f"{uri} is outside of the recipe's folder")
+        _archive(target, into)
     else:
         raise RecipeError(f"cannot fetch {uri}: unknown kind of address")
 
@@ -171,7 +175,10 @@ def _pypi(source: PypiSource, place: Place) -> Material:
                 and version == source.version
             ):
                 digest = Digest.parse(f"sha256:{file['hashes']['sha256']}")
-                return Material(_name(file["filename"], url), file["url"], digest, int(file.get("size") or 0))
+                address = urljoin(url, file["url"])
+                if urlsplit(address).scheme not in {"http", "https"}:
+                    raise NetworkError(f"{url} points to {address[:160]}, which is not on the web")
+                return Material(_name(file["filename"], url), address, digest, int(file.get("size") or 0))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise NetworkError(f"{url} did not answer as a package index does: {error!r}") from error
     raise RecipeError(f"the package index has no source distribution of {source.pypi} {source.version}")
@@ -179,7 +186,8 @@ def _pypi(source: PypiSource, place: Place) -> Material:
 
 def _git(address: str, commit: str, into: Path) -> None:
     """Write the tree of one commit to the tar file `into`, without running anything that the repository says."""
-    safe = ["-c", "core.hooksPath=/dev/null", "-c", "tar.umask=0022", "-c", "core.fsmonitor=false"]
+    options = ("core.hooksPath=/dev/null", "tar.umask=0022", "core.fsmonitor=false", "core.autocrlf=false")
+    safe = [word for one in (*options, "core.attributesFile=/dev/null") for word in ("-c", one)]
     env = [
         "env",
         "GIT_TERMINAL_PROMPT=0",
@@ -194,11 +202,14 @@ def _git(address: str, commit: str, into: Path) -> None:
         return proc.run([*env, "git", *safe, f"--git-dir={repository}", *argv], error=NetworkError)
 
     git("init", "--quiet", "--bare")
-    options = ["--quiet", "--no-tags", "--no-recurse-submodules"]
+    # no filter of the user's settings, and nothing that depends on which branches and tags were fetched
+    (repository / "info").mkdir(exist_ok=True)
+    (repository / "info/attributes").write_text("* -export-subst -filter -ident -text -eol\n")
+    quiet = ["--quiet", "--no-tags", "--no-recurse-submodules"]
     try:
-        git("fetch", *options, "--depth=1", "--", address, commit)
+        git("fetch", *quiet, "--depth=1", "--", address, commit)
     except ComputeOpsError:  # servers may refuse a commit that is no branch's head: then take all branches and tags
-        git("fetch", *options, "--", address, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+        git("fetch", *quiet, "--", address, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
     stem = into.with_name("tree.tar")
     prefix = address.rstrip("/").rpartition("/")[2].removesuffix(".git")
     git("archive", "--format=tar", f"--prefix={prefix}-{commit[:12]}/", f"--output={stem}", commit)
@@ -214,17 +225,18 @@ def _archive(path: Path, into: Path) -> None:
         raise RecipeError(f"there is no file or folder {path}")
     with tarfile.open(into, "w", format=tarfile.PAX_FORMAT) as tar:
         for one in [path, *sorted(path.rglob("*"))]:
-            if one.is_symlink() or one.is_file() or one.is_dir():
-                info = tar.gettarinfo(one, arcname=str(Path(path.name) / one.relative_to(path)))
-                tar.addfile(_plain(info), one.open("rb") if info.isreg() else None)
-
-
-def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    info.uid = info.gid = 0
-    info.uname = info.gname = ""
-    info.mtime = 0
-    info.mode = 0o755 if info.isdir() or info.mode & 0o100 else 0o644
-    return info
+            info = tarfile.TarInfo(str(Path(path.name) / one.relative_to(path)))
+            if one.is_symlink():
+                info.type, info.linkname = tarfile.SYMTYPE, str(one.readlink())
+                tar.addfile(info)
+            elif one.is_dir():
+                info.type, info.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(info)
+            elif one.is_file():
+                with one.open("rb") as file:
+                    status = os.fstat(file.fileno())
+                    info.size, info.mode = status.st_size, 0o755 if status.st_mode & 0o100 else 0o644
+                    tar.addfile(info, file)
 
 
 def _name(name: str, origin: str) -> str:

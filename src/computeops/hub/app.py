@@ -33,10 +33,11 @@ _DOORS = ("login", "library", "keys", "api", "portal")
 def create_app(data: Path, *, base: str = "") -> ASGIApp:
     """Return the hub in the folder `data` as an ASGI application. `base`: its address, where it knows it."""
     hub = Hub.open(data, base=base)
-    return _App(hub, Registry(hub), Router(_routes(hub)))
+    return _App(hub, Registry(hub), Router(routes(hub)))
 
 
-def _routes(hub: Hub) -> list[Route]:
+def routes(hub: Hub) -> list[Route]:
+    """Return the routes of every door but the registry, which finds its way by itself."""
     found: list[Route] = []
     for door in _DOORS:
         if find_spec(f"computeops.hub.{door}") is not None:

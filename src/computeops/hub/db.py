@@ -303,7 +303,7 @@ class Database:
         query = (
             sa.select(manifests)
             .where(manifests.c.repository == repository.id, manifests.c.subject == subject)
-            .order_by(manifests.c.created, manifests.c.digest)
+            .order_by(manifests.c.created, sa.literal_column("manifests.rowid"))  # SQLite's own order of insertion
         )
         with self.read() as connection:
             return list(connection.execute(query))

@@ -278,7 +278,7 @@ class Library:
         owner, digest = shelf.image_of(_text(sent, "imageid"))
         if owner != repository:
             raise UsageError(f"that image is in {owner}, not in {repository}")
-        await to_thread(shelf.tag, self._hub, repository, digest, _text(sent, "tag"), _text(sent, "arch"))
+        await to_thread(shelf.tag, self._hub, repository, digest, _text(sent, "tag"), str(sent.get("arch") or ""))
 
     def _tags(self, request: Request) -> dict[str, dict[str, str]]:
         name = _repository(shelf.name_of(request.path_params["container"]))

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import ipaddress
+import re
 import signal
 import socket
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from computeops.errors import StorageError, UsageError
 from computeops.hub.app import create_app
 
 _BACKLOG = 1024
+_EXTERNAL = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?")
 _POLL_SECONDS = 0.02
 _POLLS = 500
 _GRACE_SECONDS = 20
@@ -42,8 +44,8 @@ class Place:
         """
         if (self.certificate is None) != (self.key is None):
             raise UsageError("TLS needs both a certificate and its key")
-        if self.external and not self.external.startswith("https://"):
-            raise UsageError(f"the external address must begin with https://, not {self.external!r}", hint=_WORLD)
+        if self.external and not _EXTERNAL.fullmatch(self.external):
+            raise UsageError(f"the external address must be https://HOST[:PORT], not {self.external!r}", hint=_WORLD)
         if not (self.external or self.certificate or _is_loopback(self.host)):
             raise UsageError(
                 f"refused to listen on {self.host} without TLS: {_WORLD}",

@@ -74,7 +74,7 @@ def build(job: Job) -> Built:
             *("mmdebstrap", "--mode=root", "--variant=essential", "--format=tar"),
             *("--skip=output/dev", "--skip=chroot/mount/sys"),
             f"--include={','.join(sorted(_package(one) for one in packages))}",
-            *("--dpkgopt=force-confold", f'--customize-hook={shlex.quote(str(hook))} "$1"'),
+            *("--dpkgopt=force-confold", "--dpkgopt=force-unsafe-io", f'--customize-hook={shlex.quote(str(hook))} "$1"'),
             *(job.recipe.build.suite, str(out), f"deb [trusted=yes] copy:{repository} ./"),
         )
         place.progress(f"installing {len(packages)} packages")
@@ -126,7 +126,8 @@ def _environment(job: Job, more: Mapping[str, str]) -> dict[str, str]:
 
 def _hook(job: Job) -> str:
     """Return the script that mmdebstrap runs when all packages are installed, with the root in `$1`."""
-    inside = ["rm -f /etc/apt/sources.list"]  # it names a folder of this build
+    # what names a folder of this build, or was for its speed only
+    inside = ["rm -f /etc/apt/sources.list /etc/dpkg/dpkg.cfg.d/99mmdebstrap"]
     lines = ["#!/bin/sh", "set -eu", "umask 022", "root=$1"]
     if job.recipe.build.file:
         file = job.folder / job.recipe.build.file

@@ -15,7 +15,7 @@ import pytest
 PROGRAMS = {
     "apptainer": ["apptainer"],
     "bubblewrap": ["bwrap"],
-    "browser": ["chromium"],
+    "browser": ["chromium", "chromedriver"],
     "buildah": ["buildah"],
     "mmdebstrap": ["mmdebstrap"],
     "podman": ["podman"],

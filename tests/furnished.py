@@ -1,6 +1,6 @@
 """A hub with content as it is in use: for the pictures in the documentation, and for looking at pages while writing them.
 
-    python tests/furnished.py FOLDER [PORT]
+python tests/furnished.py FOLDER [PORT]
 """
 
 import sys
@@ -8,25 +8,97 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from shelf import CYCLONEDX, PROVENANCE, TEST, VULNS, Shelf
 
 from computeops.hub.db import releases
 from computeops.image import oci
+from shelf import CYCLONEDX, PROVENANCE, TEST, VULNS, Shelf
 
 AUTHOR = "SHA256:n4bQgYhMfWWaL3qgxVrQFaO7TxsrC4Is0V1sFbDwCgg"
 SITE = "SHA256:Xy0Rk2t7QHk1mG9eJwqP5vYb8uLhZ6cS3dNfA4oTiBE"
 DAY = 24 * 3600
 
 SOFTWARE: list[tuple[str, str, str, str, list[str], int, int]] = [
-    ("physics/root", "6.32.10", "Data analysis framework of high-energy physics: histograms, fits, storage, graphics", "LGPL-2.1-or-later", ["physics"], 612, 388),
-    ("climate/cdo", "2.4.4", "Climate Data Operators: manipulate and analyse climate and forecast model data", "BSD-3-Clause", ["climate", "geosciences"], 96, 141),
-    ("genomics/bwa-mem2", "2.2.1", "Aligner of short reads to large genomes, two to three times as fast as BWA-MEM", "MIT", ["bioinformatics"], 54, 74),
-    ("chemistry/quantum-espresso", "7.3.1", "Electronic-structure calculations and materials modelling at the nanoscale", "GPL-2.0-or-later", ["chemistry", "materials"], 284, 203),
-    ("imaging/fiji", "2.16.0", "ImageJ with what microscopy needs: registration, segmentation, tracking", "GPL-3.0-or-later", ["microscopy", "neuroscience"], 431, 266),
-    ("chemistry/gromacs", "2024.4", "Molecular dynamics of proteins, lipids and nucleic acids, on CPUs and GPUs", "LGPL-2.1-or-later", ["chemistry", "biophysics"], 233, 187),
-    ("genomics/samtools", "1.20", "Tools for manipulating next-generation sequencing data", "MIT", ["bioinformatics"], 41, 92),
-    ("astronomy/casa", "6.6.5", "Reduction of radio interferometry data: calibration, imaging, analysis", "GPL-3.0-or-later", ["astronomy"], 1210, 421),
-    ("genomics/samtools", "1.21", "Tools for manipulating next-generation sequencing data", "MIT", ["bioinformatics"], 41, 92),
+    (
+        "physics/root",
+        "6.32.10",
+        "Data analysis framework of high-energy physics: histograms, fits, storage, graphics",
+        "LGPL-2.1-or-later",
+        ["physics"],
+        612,
+        388,
+    ),
+    (
+        "climate/cdo",
+        "2.4.4",
+        "Climate Data Operators: manipulate and analyse climate and forecast model data",
+        "BSD-3-Clause",
+        ["climate", "geosciences"],
+        96,
+        141,
+    ),
+    (
+        "genomics/bwa-mem2",
+        "2.2.1",
+        "Aligner of short reads to large genomes, two to three times as fast as BWA-MEM",
+        "MIT",
+        ["bioinformatics"],
+        54,
+        74,
+    ),
+    (
+        "chemistry/quantum-espresso",
+        "7.3.1",
+        "Electronic-structure calculations and materials modelling at the nanoscale",
+        "GPL-2.0-or-later",
+        ["chemistry", "materials"],
+        284,
+        203,
+    ),
+    (
+        "imaging/fiji",
+        "2.16.0",
+        "ImageJ with what microscopy needs: registration, segmentation, tracking",
+        "GPL-3.0-or-later",
+        ["microscopy", "neuroscience"],
+        431,
+        266,
+    ),
+    (
+        "chemistry/gromacs",
+        "2024.4",
+        "Molecular dynamics of proteins, lipids and nucleic acids, on CPUs and GPUs",
+        "LGPL-2.1-or-later",
+        ["chemistry", "biophysics"],
+        233,
+        187,
+    ),
+    (
+        "genomics/samtools",
+        "1.20",
+        "Tools for manipulating next-generation sequencing data",
+        "MIT",
+        ["bioinformatics"],
+        41,
+        92,
+    ),
+    (
+        "astronomy/casa",
+        "6.6.5",
+        "Reduction of radio interferometry data: calibration, imaging, analysis",
+        "GPL-3.0-or-later",
+        ["astronomy"],
+        1210,
+        421,
+    ),
+    (
+        "genomics/samtools",
+        "1.21",
+        "Tools for manipulating next-generation sequencing data",
+        "MIT",
+        ["bioinformatics"],
+        41,
+        92,
+    ),
 ]
 
 SAMTOOLS = """\
@@ -104,13 +176,29 @@ def samtools(shelf: Shelf, repository: str) -> dict[str, str]:
     for tag, arch in (("1.21-v3", "amd64"), ("1.21", "arm64"), ("1.21", "amd64")):
         key = f"{repository}:{tag}:{arch}"
         digests[key] = shelf.image(repository, "" if tag == "1.21" else tag, arch=arch)
-        shelf.recipe(repository, digests[key], SAMTOOLS, {"build.sh": BUILD, "computeops.lock": b'[debian]\nsnapshot = "20250520T000000Z"\n'})
-        shelf.artifact(repository, digests[key], oci.SIF_ARTIFACT, {f"samtools-{tag}.sif": key.encode() * 1000})
+        shelf.recipe(
+            repository,
+            digests[key],
+            SAMTOOLS,
+            {"build.sh": BUILD, "computeops.lock": b'[debian]\nsnapshot = "20250520T000000Z"\n'},
+        )
+        shelf.artifact(
+            repository,
+            digests[key],
+            oci.SIF_ARTIFACT,
+            {f"samtools-{tag}.sif": key.encode() * (1_480_000 if tag == "1.21" else 1000)},
+        )
         shelf.artifact(repository, digests[key], oci.SOURCES_ARTIFACT, {"samtools-1.21.tar.bz2": b"s" * 8_912_000})
         known(shelf, repository, digests[key], 92)
     images = [digests[f"{repository}:1.21:{arch}"] for arch in ("amd64", "arm64")]
     shelf.index(repository, "1.21", images)
-    shelf.evidence(repository, images[0], TEST, {"result": "PASSED", "passedTests": ["version", "sorts", "at the site"]}, signers=[SITE])
+    shelf.evidence(
+        repository,
+        images[0],
+        TEST,
+        {"result": "PASSED", "passedTests": ["version", "sorts", "at the site"]},
+        signers=[SITE],
+    )
     return digests
 
 
@@ -135,7 +223,7 @@ def settle(shelf: Shelf, digests: dict[str, str]) -> None:
         rows = connection.execute(sa.select(releases.c.id, releases.c.created).order_by(releases.c.id)).all()
         for age, row in enumerate(reversed(rows)):
             change = sa.update(releases).where(releases.c.id == row.id)
-            connection.execute(change.values(created=row.created - age * age * DAY // 3))
+            connection.execute(change.values(created=row.created - max(0, age - 2) ** 2 * DAY // 2))
         for key, digest in digests.items():
             mega = sizes[":".join(key.split(":")[:2]).removesuffix("-v3")]
             size = mega * 1_000_000 + int(digest[-5:], 16)
@@ -148,4 +236,6 @@ if __name__ == "__main__":
     from computeops.hub.app import create_app
 
     furnish(Path(sys.argv[1]))
-    uvicorn.run(create_app(Path(sys.argv[1]), base="https://csan.example.org"), port=int(sys.argv[2]), log_level="warning")
+    uvicorn.run(
+        create_app(Path(sys.argv[1]), base="https://csan.example.org"), port=int(sys.argv[2]), log_level="warning"
+    )

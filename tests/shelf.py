@@ -31,7 +31,7 @@ domains = {domains}
 [build]
 builder = "debian"
 suite = "bookworm"
-packages = ["{name}"]
+packages = ["busybox"]
 
 [run]
 command = ["{name}"]
@@ -77,7 +77,12 @@ class Shelf:
     ) -> str:
         """Push an image; return the digest of its manifest."""
         layer = self.blob(repository, f"{repository}:{tag}:{arch}:{content}".encode().ljust(size, b"."))
-        config = {"architecture": arch, "os": "linux", "config": {"Labels": dict(labels or {})}, "rootfs": {"diff_ids": []}}
+        config = {
+            "architecture": arch,
+            "os": "linux",
+            "config": {"Labels": dict(labels or {})},
+            "rootfs": {"diff_ids": []},
+        }
         document = {
             "schemaVersion": 2,
             "mediaType": oci.MANIFEST,
@@ -113,7 +118,14 @@ class Shelf:
         return self.artifact(repository, subject, oci.RECIPE_ARTIFACT, {"computeops.toml": data, **(files or {})})
 
     def evidence(
-        self, repository: str, subject: str, kind: str, predicate: Any, *, about: str = "", signers: Sequence[str] = ("SHA256:abc",)
+        self,
+        repository: str,
+        subject: str,
+        kind: str,
+        predicate: Any,
+        *,
+        about: str = "",
+        signers: Sequence[str] = ("SHA256:abc",),
     ) -> str:
         """Push evidence; `about`: the digest that its statement names, if not `subject`."""
         algorithm, _, value = (about or subject).partition(":")
@@ -124,7 +136,10 @@ class Shelf:
             "predicate": predicate,
         }
         return self.artifact(
-            repository, subject, oci.EVIDENCE_ARTIFACT, {"e.dsse.json": envelope(json.dumps(statement).encode(), signers)}
+            repository,
+            subject,
+            oci.EVIDENCE_ARTIFACT,
+            {"e.dsse.json": envelope(json.dumps(statement).encode(), signers)},
         )
 
     def release(

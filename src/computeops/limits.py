@@ -73,8 +73,12 @@ class Limits:
     """Entries of one page of a list."""
     about_chars: int = 2000
     """One text of a recipe or evidence, where the hub shows it; the file itself is kept whole."""
-    shown_bytes: int = 256 * KIB
+    shown_bytes: int = 128 * KIB
     """A file that the portal shows as text; larger ones can only be downloaded."""
+    array_tasks: int = 100_000
+    """Tasks of one array of a job."""
+    job_record_bytes: int = 64 * MIB
+    """A file about one job in the folder of jobs."""
 
 
 LIMITS = Limits()

@@ -101,14 +101,6 @@ releases = sa.Table(  # one row for each image that a tag offers: an index of tw
 )
 # The words of a release, row for row of `releases`; searched by the expressions of https://sqlite.org/fts5.html
 words = sa.table("words", *(sa.column(c) for c in ("rowid", "name", "collection", "version", "domains", "summary")))
-sa.event.listen(
-    metadata,
-    "after_create",
-    sa.DDL(
-        "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(name, collection, version, domains, summary,"
-        " tokenize='unicode61 remove_diacritics 2', prefix='1 2 3')"
-    ),
-)
 recipes = sa.Table(  # the recipe of an image: the first that was pushed
     "recipes",
     metadata,
@@ -327,6 +319,16 @@ def upsert(
     columns = change or [name for name in row if name not in key]
     new = {name: statement.excluded[name] for name in columns}
     connection.execute(statement.on_conflict_do_update(index_elements=key, set_=new))
+
+
+def _create_words(_metadata: sa.MetaData, connection: sa.Connection, **_: Any) -> None:
+    connection.exec_driver_sql(
+        "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(name, collection, version, domains, summary,"
+        " tokenize='unicode61 remove_diacritics 2', prefix='1 2 3')"
+    )
+
+
+sa.event.listen(metadata, "after_create", _create_words)
 
 
 def _pragmas(connection: Any, _record: Any) -> None:

@@ -117,7 +117,9 @@ def _release(hub: Hub, request: Request, repository: Repository, version: str) -
     shown = {
         "found": found,
         "release": found.release,
-        "package": found.about.get("package", {}),
+        "package": {"homepage": "", "citation": "", **found.about.get("package", {})},
+        "maintainers": found.about.get("maintainers", []),
+        "requires": {"gpu": "", "driver": "", "mpi": "", "x11": False, **found.about.get("requires", {})},
         "recipe": {name: highlight(text, name) for name, text in texts.items()},
         "commands": _commands(hub, request, found),
         "packages": next((one.packages for one in found.release.evidence if one.packages is not None), None),

@@ -45,7 +45,7 @@ def moment(seconds: int) -> str:
 def short(digest: str) -> str:
     """Return the beginning of a digest or key id: enough to tell two apart."""
     algorithm, colon, value = digest.partition(":")
-    return f"{algorithm[:12]}{colon}{value[:12]}" + ("…" if len(value) > 12 else "")
+    return f"{algorithm[:12]}{colon}{value[:10]}" + ("…" if len(value) > 10 else "")
 
 
 def badges(items: Iterable[Item]) -> list[Badge]:

@@ -142,6 +142,20 @@ class TestTokens:
         assert says in done.stderr
 
 
+def test_a_collection_becomes_private_while_the_hub_runs(hub: RunningHub) -> None:
+    from test_hub_registry import manifest, push
+
+    caller, stranger = Caller(hub.address, hub.token("push:*")), Caller(hub.address)
+    push(caller, "/v2/embargo/x", "1", manifest(caller, "/v2/embargo/x"))
+    for option, status in (("--private", 401), ("--public", 200)):
+        assert computeops("hub", "collection", "--data", hub.data, option, "embargo").returncode == 0
+        assert stranger.get("/v2/embargo/x/manifests/1").status == status
+        assert caller.get("/v2/embargo/x/manifests/1").status == 200
+    refused = computeops("hub", "collection", "--data", hub.data, "--private", "Not One")
+    assert (refused.returncode, "lower case" in refused.stderr) == (2, True)
+    assert computeops("hub", "reindex", "--data", hub.data).returncode == 0
+
+
 def test_many_at_once(hub: RunningHub) -> None:
     """Pushes from several clients to one repository at the same time all arrive."""
     from test_hub_registry import manifest, push

@@ -53,3 +53,30 @@ def token_command(data: Path, name: str, scopes: Sequence[str], days: int) -> No
 
     parsed = [Scope.parse(text) for text in scopes]
     click.echo(Hub.open(data).auth.issue(name, parsed, days=days))
+
+
+@hub_command.command("collection")
+@_DATA
+@click.argument("name")
+@click.option("--private/--public", required=True, help="Who may see it: those with a token for it, or everybody.")
+def collection_command(data: Path, name: str, *, private: bool) -> None:
+    """Make the collection NAME private or public, also before anything is in it; it holds at once.
+
+    Example: computeops hub collection --data /srv/hub --private embargo
+    """
+    from computeops.hub.state import Hub
+
+    Hub.open(data).set_public(name, public=not private)
+
+
+@hub_command.command("reindex")
+@_DATA
+def reindex_command(data: Path) -> None:
+    """Make the catalogue anew from what was pushed.
+
+    Example: computeops hub reindex --data /srv/hub
+    """
+    from computeops.hub.catalogue import reindex
+    from computeops.hub.state import Hub
+
+    reindex(Hub.open(data))

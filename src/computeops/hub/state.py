@@ -1,14 +1,18 @@
 """The parts of one running hub, given to every door."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from computeops.errors import UsageError
 from computeops.hub.auth import ANYONE, Auth, Caller
 from computeops.hub.blobs import Blobs
 from computeops.hub.db import Database
 from computeops.hub.making import Making
+
+_COLLECTION = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,16 @@ class Hub:
         database, blobs = Database.in_folder(data), Blobs(data)
         making = Making(blobs.uploads, database, blobs)
         return cls(data, base.rstrip("/"), database, blobs, Auth(database, data), making)
+
+    def set_public(self, collection: str, *, public: bool) -> None:
+        """Make `collection` public or private, also before anything is pushed to it.
+
+        Raises:
+            UsageError: no collection can be called so.
+        """
+        if not _COLLECTION.fullmatch(collection):
+            raise UsageError(f"not a collection: {collection!r}", hint="write it in lower case, for example bio")
+        self.database.set_public(collection, public=public)
 
     def url(self, scope: Mapping[str, Any]) -> str:
         """Return the hub's address as the sender of the request with this ASGI `scope` can reach it, without a `/`."""

@@ -50,11 +50,19 @@ def image(folder: Path) -> Path:
     return folder / "small.sif"
 
 
+def packed(tree: Path, sif: Path) -> Path:
+    """A SIF of a root filesystem."""
+    writer = convert.Writer(level=1)
+    convert.pack(Directory(tree), oci.Description("amd64"), to_sif=sif, writer=writer, epoch=315532800)
+    return sif
+
+
 @functools.cache
 def python_of(prefix: tuple[str, ...]) -> tuple[str, str]:
     """A Python that the user behind `prefix` may execute, and the PYTHONPATH with which it has computeops."""
     path = os.pathsep.join([str(SOURCES), *(one for one in sys.path if "site-packages" in one)])
-    for python in (sys.executable, "/usr/bin/python3"):
+    same = f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"  # compiled modules fit only this version
+    for python in (sys.executable, same):
         argv = [*prefix, "env", "HOME=/nonexistent", f"PYTHONPATH={path}", python, "-m", "computeops", "exec", "--help"]
         try:
             if subprocess.run(argv, capture_output=True, check=False, cwd="/").returncode == 0:

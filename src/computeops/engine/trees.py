@@ -17,6 +17,9 @@ from computeops.errors import StorageError
 _ROOT = "root"
 _ACCOUNTS = {"/etc/passwd": "passwd", "/etc/group": "group"}
 
+_held: dict[Path, int] = {}
+"""The locks of this process, by entry: a lock belongs to a descriptor, and there must be one."""
+
 
 def is_tree(image: Path) -> bool:
     """Whether `image` is a folder with a root filesystem, which needs no unpacking."""
@@ -88,6 +91,10 @@ def hold(entry: Path) -> Path | None:
 
     The descriptor is left open, also in a program that this process becomes: its end ends the lock.
     """
+    if entry in _held and (entry / _ROOT).is_dir():
+        os.utime(_held[entry])
+        return entry
+    release(entry)
     try:
         lock = os.open(entry.with_name(f"{entry.name}.lock"), os.O_RDWR)
     except FileNotFoundError:
@@ -98,7 +105,14 @@ def hold(entry: Path) -> Path | None:
         return None
     os.utime(lock)
     os.set_inheritable(lock, True)
+    _held[entry] = lock
     return entry
+
+
+def release(entry: Path) -> None:
+    """Give up this process's own lock on `entry`, if it has one: it would wait for itself."""
+    if (lock := _held.pop(entry, None)) is not None:
+        os.close(lock)
 
 
 def _accounts(entry: Path) -> Mapping[str, Path]:

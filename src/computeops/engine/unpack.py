@@ -12,8 +12,8 @@ from pathlib import Path
 from computeops import proc
 from computeops.engine import trees
 from computeops.engine.mounts import resolved
-from computeops.engine.trees import hold, stamp
-from computeops.errors import ComputeOpsError, FormatError, StorageError
+from computeops.engine.trees import stamp
+from computeops.errors import FormatError, StorageError
 from computeops.image import sif
 
 _FOLDERS = ("dev", "etc", "home", "proc", "sys", "tmp", "var/tmp")
@@ -22,6 +22,7 @@ _FILES = ("etc/group", "etc/hosts", "etc/localtime", "etc/passwd", "etc/resolv.c
 _ACCOUNT_BYTES = 1024 * 1024
 _NOT_FOR_USERS = "because you're not superuser"
 _NEW, _GONE = ".new-", ".gone-"
+_HINT = "set COMPUTEOPS_CACHE to a folder on a disk with more room, or use --engine apptainer, which does not unpack"
 _FULL = ("No space left", "Disk quota")
 
 
@@ -37,18 +38,15 @@ def unpacked(image: Path, folder: Path, limit_bytes: int) -> Path:
         (folder / "by-file").mkdir(exist_ok=True)
         before = stamp(image)
         name = _digest(image)
-        while True:
+        while (entry := trees.hold(folder / name)) is None:  # again if it is removed between the two locks
             with _alone(folder, name):
-                if not (folder / name).is_dir():
+                if not (folder / name / "root").is_dir():
                     _make(image, folder, name)
-            if (entry := hold(folder / name)) is not None:  # else it was removed between the two locks
-                break
         if stamp(image) == before:
             _remember(folder, before, name)
         evict(folder, limit_bytes, keep=name)
     except OSError as error:
-        hint = "set COMPUTEOPS_CACHE to a folder on a disk with more room"
-        raise StorageError(f"cannot unpack {image} into {folder}: {error.strerror}", hint=hint) from error
+        raise StorageError(f"cannot unpack {image} into {folder}: {error.strerror}", hint=_HINT) from error
     return entry
 
 
@@ -91,6 +89,7 @@ def _make(image: Path, folder: Path, name: str) -> None:
         _add_accounts(root, new)
         (new / "bytes").write_text(str(_used(root)))
         proc.run(["sync", "--file-system", str(new)], error=StorageError)
+        remove(folder / name)  # what someone has damaged
         new.rename(folder / name)
     finally:
         remove(new)
@@ -120,8 +119,9 @@ def _unsquash(image: Path, partition: sif.Object, into: Path) -> None:
     lines = [line for line in said.splitlines() if line.strip() and _NOT_FOR_USERS not in line]
     if done.returncode == 0 or (done.returncode == 2 and not lines):  # 2: some files were left out
         return
-    kind: type[ComputeOpsError] = StorageError if any(word in said for word in _FULL) else FormatError
-    raise proc.failed(command, done.returncode, "\n".join(lines).encode(), kind)
+    if any(word in said for word in _FULL):
+        raise StorageError(f"{image} does not fit on the disk of {into.parent.parent}", hint=_HINT)
+    raise proc.failed(command, done.returncode, "\n".join(lines).encode(), FormatError)
 
 
 def _add_places(root: Path) -> None:

@@ -286,10 +286,12 @@ def test_overload_is_waited_out(soon: Session) -> None:
         (500, NetworkError),
     ],
 )
-def test_each_refusal_is_its_own_error_with_the_servers_words(status: int, kind: type[Exception]) -> None:
+def test_each_refusal_is_its_own_error_with_the_servers_words(
+    status: int, kind: type[Exception], soon: Session
+) -> None:
     body = b'{"errors":[{"code":"X","message":"what the \\u001b[31mserver says"}]}'
     with serving(lambda asked: asked.answer(status, body)) as server, pytest.raises(kind) as caught:
-        http.get_json(f"{server.url}/x?token=secret")
+        soon.request("GET", f"{server.url}/x?token=secret").expect(200)
     assert "what the [31mserver says" in str(caught.value)
     assert "secret" not in str(caught.value)
 

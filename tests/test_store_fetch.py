@@ -25,6 +25,7 @@ from computeops.errors import (
     UsageError,
 )
 from computeops.image import convert, oci
+from computeops.limits import LIMITS
 from computeops.model import Digest, Image, Reference, Signature, Signed
 from computeops.store.credentials import Login
 from computeops.store.fetch import evidence, fetch, fetch_files
@@ -240,10 +241,12 @@ def test_an_index_is_read_by_architecture(registry: Registry, tmp_path: Path) ->
         pack(tmp_path / arch, arch)
         entry = put(registry, "bio/many", tmp_path / arch / "thing-1.0.oci")
         entries.append(entry | {"platform": {"os": "linux", "architecture": arch}})
+    for os_name, arch in (("unknown", "unknown"), ("windows", "amd64")):  # what Docker's builder adds
+        entries.append(entries[1] | {"platform": {"os": os_name, "architecture": arch}})
     index = oci.canonical({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": entries})
     registry.push_manifest("bio/many", index, oci.INDEX, "1.0")
     many = Reference.parse("bio/many:1.0")
-    for arch, entry in zip(("amd64", "arm64"), entries, strict=True):
+    for arch, entry in zip(("amd64", "arm64"), entries[:2], strict=True):
         found = fetch(many, tmp_path / f"{arch}.oci", registry, arch=arch)
         assert str(found.manifest) == entry["digest"]
     with pytest.raises(NotFoundError, match="amd64, arm64"):
@@ -487,6 +490,69 @@ def test_a_killed_fetch_leaves_nothing_under_the_name_and_the_next_cleans_up(
         assert list(out.iterdir()), "it was killed in the middle"
     fetch(THING, out / "x.sif", registry)
     assert sorted(path.name for path in out.iterdir()) == ["x.sif"]
+
+
+def test_more_evidence_than_is_read_is_refused(liar: tuple[Liar, Registry], tmp_path: Path) -> None:
+    lies, registry = liar
+    lies.refer(oci.EVIDENCE_ARTIFACT, "x", b"{}", oci.ENVELOPE)
+    digest = str(lies.listed[-1]["digest"])
+    body = json.loads(lies.manifests.pop(digest))
+    body["layers"][0]["size"] = LIMITS.evidence_bytes + 1
+    lies.manifests[str(Digest.of(oci.canonical(body)))] = oci.canonical(body)
+    lies.listed[-1] |= oci.descriptor(oci.MANIFEST, oci.canonical(body))
+    refused(registry, tmp_path, LimitError)
+
+
+def test_the_first_failure_and_ctrl_c_end_all_that_is_under_way(tmp_path: Path) -> None:
+    """Two layers drip without end; a third fails, or the user has enough."""
+    layers = [tmp_path / name for name in ("one", "two", "three")]
+    for folder in layers:
+        folder.mkdir()
+        (folder / folder.name).write_bytes(os.urandom(100_000))
+    layout = foreign_layout(tmp_path, layers)
+    body = oci.Layout(layout).choose()
+    large = [one["digest"] for one in json.loads(body)["layers"]]
+    failing = True
+
+    def drip(asked: Asked) -> None:
+        name = asked.path.rpartition("/")[2]
+        if name == "1.0":
+            asked.answer(200, body)
+        elif name in large and not (failing and name == large[2]):
+            asked.start(200, {"Content-Length": "100000"})
+            for _ in range(1000):
+                asked.send(b"x")
+                time.sleep(0.02)
+        elif name in large or "/blobs/" not in asked.path:
+            asked.answer(404)
+        else:
+            asked.answer(200, (layout / "blobs/sha256" / name.partition(":")[2]).read_bytes())
+
+    out = tmp_path / "out"
+    out.mkdir()
+    with serving(drip) as server, Registry(server.url, pause=0.001) as registry:
+        began = time.monotonic()
+        with pytest.raises(NotFoundError):
+            fetch(THING, out / "x.oci", registry)
+        assert time.monotonic() - began < 5
+        assert list(out.iterdir()) == []
+        failing = False
+        argv = [
+            sys.executable,
+            "-m",
+            "computeops",
+            "pull",
+            "--untrusted",
+            f"{server.url}/bio/thing:1.0",
+            str(out / "x.oci"),
+        ]
+        process = subprocess.Popen(argv, env={**os.environ, "HOME": str(tmp_path)}, stderr=subprocess.PIPE)
+        while len([path for path in server.paths() if path.rpartition("/")[2] in large]) < 5:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 130, said
+        assert list(out.iterdir()) == []
 
 
 def test_a_fetch_that_is_going_on_is_left_alone(liar: tuple[Liar, Registry], tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ PAUSE = 0.5
 _MESSAGE_BYTES = 64 * 1024
 _SAFE = frozenset({"GET", "HEAD"})
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
-_TRY_AGAIN = frozenset({429, 502, 503, 504})
+TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
+"""Statuses that may be gone a moment later; 500: docker-registry, while another writes the same tag."""
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _ERRORS: dict[int, tuple[type[ComputeOpsError], str]] = {
     401: (LoginError, "log in with: computeops login HUB"),
@@ -198,7 +199,7 @@ class Session:
                 if attempt == attempts or isinstance(error, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)):
                     raise _unreachable(url, error) from error
             else:
-                if response.status_code not in _TRY_AGAIN or attempt == attempts:
+                if response.status_code not in TRY_AGAIN or attempt == attempts:
                     return response
                 response.close()
             self.wait(attempt)
@@ -443,7 +444,7 @@ def _chunks(response: "httpx2.Response") -> Iterator[bytes]:
     import httpx2
 
     try:
-        yield from response.iter_raw(CHUNK)
+        yield from response.iter_raw()  # as it arrives, so that little is lost when the connection breaks
     except (httpx2.TransportError, httpx2.StreamError) as error:
         raise _unreachable(str(response.url), error) from error
 

@@ -14,7 +14,6 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from computeops.image import convert, oci
 from computeops.limits import LIMITS
 from computeops.model import Digest, Image, Reference, Signed
 from computeops.store.oci import INDEXES, MANIFESTS, Descriptor, Manifest, Registry, files, target
+from computeops.store.parallel import Task, together
 from computeops.store.release import Release
 
-THREADS = 3
 _SIF_LAYERS = frozenset(
     {oci.SIF_ARTIFACT, "appliciation/vnd.sylabs.sif.layer.tar"}
 )  # the second: old ORAS, misspelt so
@@ -172,7 +171,7 @@ def _choose(found: Manifest, reference: Reference, registry: Registry, arch: str
     if found.media_type not in INDEXES or depth >= _INDEX_DEPTH:
         raise FormatError(f"{reference} is no image but {found.media_type[:100]!r}, or an index too deep")
     entries = oci.items(found.document, "manifests")
-    images = [one for one in entries if one.get("mediaType") in MANIFESTS | INDEXES and "artifactType" not in one]
+    images = [one for one in entries if one.get("mediaType") in MANIFESTS | INDEXES and _runs(one)]
     fitting = [one for one in images if not arch or _platform(one) in {"", arch}] if len(images) > 1 else images
     exact = [one for one in fitting if arch and _platform(one) == arch] or fitting
     if not exact or (len(exact) > 1 and not arch):
@@ -185,9 +184,14 @@ def _choose(found: Manifest, reference: Reference, registry: Registry, arch: str
     return _choose(registry.resolve(reference.repository, str(chosen)), reference, registry, arch, depth + 1)
 
 
-def _platform(entry: Mapping[str, Any]) -> str:
+def _platform(entry: Mapping[str, Any], key: str = "architecture") -> str:
     platform = entry.get("platform")
-    return str(platform.get("architecture", "")) if isinstance(platform, dict) else ""
+    return str(platform.get(key, "")) if isinstance(platform, dict) else ""
+
+
+def _runs(entry: Mapping[str, Any]) -> bool:
+    """Return whether an entry of an index is an image for Linux; Docker writes `unknown` for what is none."""
+    return "artifactType" not in entry and _platform(entry, "os") in {"", "linux"} and _platform(entry) != "unknown"
 
 
 def _sif_layer(manifest: Mapping[str, Any]) -> Descriptor | None:
@@ -211,24 +215,29 @@ def _evidence(
     """Return all evidence; signatures of several envelopes with one payload are put together."""
     listed = [one for one in referrers if one.artifact_type == oci.EVIDENCE_ARTIFACT]
 
-    def envelope(what: Descriptor) -> tuple[int, Signed]:
-        layers = files(_referring(repository, what, subject, registry))
-        if len(layers) != 1 or layers[0].media_type != oci.ENVELOPE:
-            raise FormatError(f"the evidence {what.digest} in {registry.base} is not one envelope")
-        data = registry.read(repository, layers[0].digest, LIMITS.evidence_bytes)
-        return len(data), _signed(data, what.digest)
+    lock, total = threading.Lock(), 0
+
+    def task(what: Descriptor) -> Task[Signed]:
+        def read(go_on: Callable[[], None]) -> Signed:
+            nonlocal total
+            go_on()
+            layers = files(_referring(repository, what, subject, registry))
+            if len(layers) != 1 or layers[0].media_type != oci.ENVELOPE:
+                raise FormatError(f"the evidence {what.digest} in {registry.base} is not one envelope")
+            (layer,) = layers
+            with lock:
+                total += layer.size
+                if layer.size > LIMITS.evidence_bytes or total > LIMITS.evidence_total_bytes:
+                    raise LimitError(f"the evidence about {subject} has more than {total} bytes, which is too much")
+            return _signed(registry.read(repository, layer.digest, layer.size), what.digest)
+
+        return read
 
     found: dict[tuple[str, bytes], Signed] = {}
-    total = 0
-    with ThreadPoolExecutor(THREADS) as pool:
-        for size, one in pool.map(envelope, listed):
-            total += size
-            if total > LIMITS.evidence_total_bytes:
-                pool.shutdown(cancel_futures=True)
-                raise LimitError(f"the evidence about {subject} is larger than {LIMITS.evidence_total_bytes} bytes")
-            key = one.payload_type, one.payload
-            before = found[key].signatures if key in found else ()
-            found[key] = replace(one, signatures=tuple(dict.fromkeys((*before, *one.signatures))))
+    for one in together([task(what) for what in listed]):
+        key = one.payload_type, one.payload
+        before = found[key].signatures if key in found else ()
+        found[key] = replace(one, signatures=tuple(dict.fromkeys((*before, *one.signatures))))
     return tuple(found.values())
 
 
@@ -257,17 +266,13 @@ def _fetch_layout(
         raise LimitError(f"{reference} has {total} bytes; at most {LIMITS.image_bytes} are fetched")
     meter = _Meter(progress, total)
     archive = layout.name.endswith(".tar")
-    with oci.LayoutWriter(layout, archive=archive) as writer, ThreadPoolExecutor(THREADS) as pool:
-        waiting = [
-            pool.submit(registry.blob, reference.repository, part, writer.place(part.digest), meter.part())
-            for part in unique.values()
-        ]
-        try:
-            for one in waiting:
-                one.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with oci.LayoutWriter(layout, archive=archive) as writer:
+
+        def task(part: Descriptor) -> Task[None]:
+            place = writer.place(part.digest)
+            return lambda go_on: registry.blob(reference.repository, part, place, meter.part(go_on))
+
+        together([task(part) for part in unique.values()])
         writer.close(manifest.body, target(reference))
 
 
@@ -279,12 +284,14 @@ class _Meter:
         self._lock = threading.Lock()
         self._parts: list[int] = []
 
-    def part(self) -> Callable[[int, int | None], None]:
-        """Return what one of the downloads calls."""
-        number = len(self._parts)
-        self._parts.append(0)
+    def part(self, go_on: Callable[[], None] = lambda: None) -> Callable[[int, int | None], None]:
+        """Return what one of the downloads calls; `go_on` is called every time."""
+        with self._lock:
+            number = len(self._parts)
+            self._parts.append(0)
 
         def report(done: int, _total: int | None) -> None:
+            go_on()
             with self._lock:
                 self._parts[number] = done
                 self._progress(f"{sum(self._parts) / _MIB:.0f} of {self._total / _MIB:.0f} MiB")

@@ -30,6 +30,7 @@ _ACCEPT = f"{oci.MANIFEST}, {oci.INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"
 _IMMUTABLE = frozenset({409, 412})
 _PAGES = 100
 _INDEX_TRIES = 5
+_PUTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +239,7 @@ class Registry:
         """
         digest = Digest.of(body)
         url = self._url(repository, "manifests", tag or str(digest))
-        headers = {"Content-Type": media_type}
-        answer = self.ask("PUT", url, repository, push=True, headers=headers, body=body)
+        answer = self._put(url, repository, body, media_type)
         if tag and (answer.status in _IMMUTABLE or b"mmutable" in answer.body[:4096]):
             raise ConflictError(
                 f"{shown(url)} is taken, and a released version never changes", hint="release a new version"
@@ -251,6 +251,19 @@ class Registry:
         if isinstance(subject, dict) and "oci-subject" not in answer.headers:
             self._list_referrer(repository, Digest.parse(str(subject.get("digest"))), digest, body, media_type)
         return digest
+
+    def _put(self, url: str, repository: str, body: bytes, media_type: str) -> Answer:
+        """Send a manifest, again after trouble of the server's own: two times the same is the same.
+
+        docker-registry, while another writes the same bytes, reads them half written and says that our digest is wrong.
+        """
+        headers = {"Content-Type": media_type}
+        for attempt in range(1, _PUTS):
+            answer = self.ask("PUT", url, repository, push=True, headers=headers, body=body)
+            if answer.status not in http.TRY_AGAIN and b"DIGEST_INVALID" not in answer.body[:4096]:
+                return answer
+            self.session.wait(attempt)
+        return self.ask("PUT", url, repository, push=True, headers=headers, body=body)
 
     def _list_referrer(self, repository: str, subject: Digest, digest: Digest, body: bytes, media_type: str) -> None:
         """Add a manifest to the list of referrers of its subject, which a registry before 1.1 does not keep itself.

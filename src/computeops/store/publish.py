@@ -8,20 +8,19 @@ import contextlib
 import hashlib
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from computeops.errors import ConflictError, FormatError, NotFoundError, UsageError
+from computeops.errors import ConflictError, FormatError, NetworkError, NotFoundError, UsageError
 from computeops.image import convert, oci
 from computeops.model import Digest, Reference
 from computeops.store.oci import Descriptor, Registry, files, tag
+from computeops.store.parallel import Task, together
 from computeops.store.release import Release
 from computeops.store.upload import push_blob
 
-THREADS = 3
 _EMPTY = b"{}"
 _EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 _SIF_CONFIG = "application/vnd.sylabs.sif.config.v1+json"
@@ -29,6 +28,7 @@ _SIF_CONFIG = "application/vnd.sylabs.sif.config.v1+json"
 _FILE = "application/octet-stream"
 _TITLE = "org.opencontainers.image.title"
 _MIB = 1024 * 1024
+_ROUNDS = 5
 
 Progress = Callable[[str], None]
 
@@ -78,9 +78,7 @@ def push(
         _push_blobs(registry, reference.repository, blobs, progress)
     repository = reference.repository
     registry.push_manifest(repository, image.body, image.media_type)
-    for artifact in artifacts:
-        if registry.digest_of(repository, str(Digest.of(artifact.body))) is None:
-            registry.push_manifest(repository, artifact.body, oci.MANIFEST)
+    _refer(registry, repository, image.digest, artifacts)
     registry.push_manifest(repository, image.body, image.media_type, tag(reference))
     _name_sif(registry, reference, artifacts)
     return image.digest
@@ -186,22 +184,34 @@ def _push_blobs(registry: Registry, repository: str, blobs: Mapping[Digest, Path
     """Send what the registry lacks, several at once; the first failure ends it."""
     lock, done = threading.Lock(), 0
 
-    def sent(count: int) -> None:
-        nonlocal done
-        with lock:
-            done += count
-            progress(f"sent {done / _MIB:.0f} MiB")
+    def task(digest: Digest, source: Path | bytes) -> Task[bool]:
+        def send(go_on: Callable[[], None]) -> bool:
+            def sent(count: int) -> None:
+                nonlocal done
+                go_on()
+                with lock:
+                    done += count
+                    progress(f"sent {done / _MIB:.0f} MiB")
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        waiting = [
-            pool.submit(push_blob, registry, repository, digest, source, sent=sent) for digest, source in blobs.items()
-        ]
-        try:
-            for one in waiting:
-                one.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            return push_blob(registry, repository, digest, source, sent=sent)
+
+        return send
+
+    together([task(digest, source) for digest, source in blobs.items()])
+
+
+def _refer(registry: Registry, repository: str, subject: Digest, artifacts: Sequence[_Artifact]) -> None:
+    """Push what refers to the image, until the registry lists all of it: older ones can forget some under load."""
+    for attempt in range(1, _ROUNDS + 1):
+        listed = {one.digest for one in registry.referrers(repository, subject)}
+        missing = [one for one in artifacts if Digest.of(one.body) not in listed]
+        if not missing:
+            return
+        if attempt > 1:
+            registry.session.wait(attempt - 1)
+        for one in missing:
+            registry.push_manifest(repository, one.body, oci.MANIFEST)
+    raise NetworkError(f"{registry.base} does not list all that was pushed to {repository}", hint="run it again")
 
 
 def _name_sif(registry: Registry, reference: Reference, artifacts: Iterable[_Artifact]) -> None:

@@ -17,10 +17,11 @@ from computeops.build.model import Built, Job, Material, Pins, Place
 from computeops.build.noise import Quiet
 from computeops.errors import BuildError, RecipeError, did_you_mean
 from computeops.image.archive import TarFile
-from computeops.image.tree import read_files
+from computeops.image.tree import Entry, Item, Kind, read_files
 from computeops.limits import LIMITS
 from computeops.recipe import Recipe
 
+_LABELS = ".singularity.d/labels.json"
 _RUNSCRIPT = "/.singularity.d/definition/runscript"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOCAL = {"localimage", "oci", "oci-archive", "docker-archive"}
@@ -107,11 +108,12 @@ def build(job: Job) -> Built:
         env = _environment(box, root)
         box.tar(root, archive)
     tree = TarFile(archive)
+    labels = _labels(tree)
     return Built(
-        tree=Quiet(tree),
+        tree=Quiet(tree, _labels_file(labels)),
         command=(_RUNSCRIPT,),
         env=env,
-        labels=_labels(tree),
+        labels=labels,
         working_dir="",
         materials=job.lock.materials,
         log=output,
@@ -213,13 +215,17 @@ def _environment(box: namespace.Box, root: Path) -> dict[str, str]:
     return {name: value for name, value in first.items() if second.get(name) == value and name not in _NOT_OURS}
 
 
+def _labels_file(labels: Mapping[str, str]) -> list[Item]:
+    data = json.dumps(labels, indent=1, sort_keys=True).encode() + b"\n"
+    return [(Entry(_LABELS, Kind.FILE, 0o644, size=len(data)), (data,))]
+
+
 def _labels(tree: TarFile) -> dict[str, str]:
-    path = ".singularity.d/labels.json"
     found: Any = {}
-    for data in read_files(tree, lambda one: one == path, LIMITS.config_bytes).values():
+    for data in read_files(tree, lambda one: one == _LABELS, LIMITS.config_bytes).values():
         try:
             found = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise BuildError(f"/{path} is not JSON: {error}") from error
+            raise BuildError(f"/{_LABELS} is not JSON: {error}") from error
     kept = found.items() if isinstance(found, dict) else ()
     return {str(name): str(value) for name, value in kept if not str(name).startswith(_NOISE)}

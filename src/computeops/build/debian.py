@@ -74,7 +74,11 @@ def build(job: Job) -> Built:
             *("mmdebstrap", "--mode=root", "--variant=essential", "--format=tar"),
             *("--skip=output/dev", "--skip=chroot/mount/sys"),
             f"--include={','.join(sorted(_package(one) for one in packages))}",
-            *("--dpkgopt=force-confold", "--dpkgopt=force-unsafe-io", f'--customize-hook={shlex.quote(str(hook))} "$1"'),
+            *(
+                "--dpkgopt=force-confold",
+                "--dpkgopt=force-unsafe-io",
+                f'--customize-hook={shlex.quote(str(hook))} "$1"',
+            ),
             *(job.recipe.build.suite, str(out), f"deb [trusted=yes] copy:{repository} ./"),
         )
         place.progress(f"installing {len(packages)} packages")

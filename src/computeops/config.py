@@ -28,6 +28,10 @@ class Settings:
     """File with tokens of hubs, mode 0600."""
     tmp: Path
     """Folder for build trees; needs room for one unpacked image."""
+    job_records: Path
+    """Folder of the jobs that were submitted, with their scripts and logs; the machines that compute must see it."""
+    scheduler: str = ""
+    """Where `submit` sends jobs; empty: it must be named."""
     key: str = ""
     """Name of the key that signs what is built; empty: none."""
     policy: str = ""
@@ -64,6 +68,7 @@ class Settings:
             cache=_xdg(environ, "XDG_CACHE_HOME", home / ".cache"),
             keys=_xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "keys",
             credentials=_xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "credentials.json",
+            job_records=_xdg(environ, "XDG_STATE_HOME", home / ".local/state") / "jobs",
             tmp=Path(environ.get("TMPDIR") or "/var/tmp"),  # noqa: S108  build trees are too big for a /tmp in memory
         )
         default_file = _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "config.toml"

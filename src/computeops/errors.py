@@ -18,6 +18,7 @@ Each class has an exit code of the command line, an HTTP status of the hub and a
     ├── NetworkError       14  502   a hub or mirror did not answer as it must
     ├── LimitError         15  413   larger, longer or deeper than allowed
     ├── StorageError       16  507   disk full, read-only, no permission
+    ├── SchedulerError     17  502   a scheduler did not take a job, or does not answer
     └── EngineError       125  500   a container could not be started (as podman and docker exit)
 
 Exit code 13 means: a check ran and its verdict is "failed". 130 means: interrupted (Ctrl-C).
@@ -135,6 +136,13 @@ class StorageError(ComputeOpsError):
 
     exit_code = 16
     status = 507
+
+
+class SchedulerError(ComputeOpsError):
+    """A scheduler did not take a job, does not answer, or lost one."""
+
+    exit_code = 17
+    status = 502
 
 
 class EngineError(ComputeOpsError):

@@ -10,16 +10,19 @@ from computeops import __version__
 
 VERBS = {
     "build": "recipe",
+    "cancel": "jobs",
     "convert": "image",
     "engines": "run",
     "exec": "run",
     "hub": "hub",
     "inspect": "image",
+    "jobs": "jobs",
     "key": "key",
     "lint": "recipe",
     "lock": "recipe",
     "login": "store",
     "logout": "store",
+    "logs": "jobs",
     "new": "recipe",
     "pull": "store",
     "push": "store",
@@ -30,6 +33,7 @@ VERBS = {
     "shell": "run",
     "show": "store",
     "sign": "evidence",
+    "submit": "jobs",
     "test": "evidence",
     "verify": "evidence",
 }

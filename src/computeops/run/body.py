@@ -1,0 +1,94 @@
+"""The script that runs on the machine that computes, the same for every scheduler that shares a file system.
+
+POSIX shell, because nothing else is certain to be there. It sets COMPUTEOPS_JOB_ID and COMPUTEOPS_TASK_ID, runs the
+command with its files, time and retries, and leaves `exits/TASK.CODE` behind. A script that is killed leaves nothing:
+then accounting and queue must tell. Every word of the user is quoted and never read by the shell.
+"""
+
+import shlex
+from collections.abc import Sequence
+
+from computeops.run.model import SINGLE, Record
+
+NAME = "job.sh"
+_GRACE = 10
+"""Seconds between the request to end and the end by force."""
+_CANNOT_START = 125
+
+
+def text(record: Record, *, number: str = "", launcher: Sequence[str] = (), guard: Sequence[Record] = ()) -> str:
+    """Return the script of `record`.
+
+    `number` is the shell's expression for a task's number, `launcher` starts the command on all nodes, and every job
+    of `guard` must have succeeded, for schedulers that start a job however those before it ended.
+    """
+    job = record.job
+    parts = [
+        "#!/bin/sh",
+        f"# Job {record.id} of computeops.",
+        f"co_folder={shlex.quote(str(record.folder))}",
+        f"co_task={number if job.array else SINGLE}",
+        'co_exit="$co_folder/exits/$co_task"',
+        'rm -f "$co_exit".*; : >"$co_exit.running"',
+        # A renamed file needs no room on a disk that is full by now.
+        'co_end() { mv -f "$co_exit.running" "$co_exit.$1" || : >"$co_exit.$1"; exit "$2"; }',
+        f"export COMPUTEOPS_JOB_ID={record.id}",
+        *(['export COMPUTEOPS_TASK_ID="$co_task"'] if job.array else []),
+        *(_after(before) for before in guard),
+        *_files(record),
+        f"cd {shlex.quote(job.cwd)} || co_end {_CANNOT_START} {_CANNOT_START}",
+        *_command([*launcher, *job.command], job.seconds, job.retries),
+        'co_end "$co_code" "$co_code"',
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _after(before: Record) -> str:
+    """Return the line that ends the job if not every task of `before` left a 0."""
+    folder = shlex.quote(f"{before.folder}/exits")
+    return f'[ "$(ls {folder} | grep -c "[.]0$")" = {len(before.job.numbers)} ] || co_end dependency 1'
+
+
+def log_files(record: Record) -> tuple[str, str]:
+    """Return the files for the program's output and its errors, with `{task}` for the number of a task."""
+    suffix = ".{task}" if record.job.array else ""
+    out, err = f"{record.folder}/logs/out{suffix}", f"{record.folder}/logs/err{suffix}"
+    return record.job.stdout or out, record.job.stderr or err
+
+
+def _files(record: Record) -> list[str]:
+    out, err = log_files(record)
+    opened = f"exec >{_path(out)} 2>{_path(err)} <{_path(record.job.stdin or '/dev/null')}"
+    # A redirection of `exec` that fails would end the shell at once, without a trace.
+    return [f"( {opened} ) || co_end {_CANNOT_START} {_CANNOT_START}", opened]
+
+
+def _path(path: str) -> str:
+    return '"$co_task"'.join(shlex.quote(part) if part else "" for part in path.split("{task}"))
+
+
+def _command(words: Sequence[str], seconds: int, retries: int) -> list[str]:
+    command = shlex.join(words)
+    if not seconds:
+        return _again([command, "co_code=$?"], retries)
+    lines = [
+        "co_began=$(date +%s)",
+        f"timeout -k {_GRACE} {seconds} {command}",
+        "co_code=$?",
+        # timeout(1) exits with 124, or as the program that it had to kill: only when late was it surely its doing.
+        "co_took=$(($(date +%s) - co_began))",
+        f"case $co_code in 124 | 137 | 143) [ $co_took -lt {seconds} ] || co_end timeout 124 ;; esac",
+    ]
+    return _again(lines, retries)
+
+
+def _again(lines: list[str], retries: int) -> list[str]:
+    if not retries:
+        return lines
+    return [
+        f"for co_try in $(seq 0 {retries}); do",
+        'export COMPUTEOPS_ATTEMPT="$co_try"',
+        *lines,
+        '[ "$co_code" != 0 ] || break',
+        "done",
+    ]

@@ -1,0 +1,171 @@
+"""Jobs on disk: one folder each, so that they are known after the client, the terminal and the week have ended.
+
+    JOBS/ID/
+      job.json       what was asked, without values of variables; written before anything is submitted, never changed
+      native         the scheduler's name for it, once it was accepted
+      cancelled      its owner wanted it to end
+      job.sh ...     what was handed to the scheduler
+      logs/out[.N]   output of (task N of) the program, and err[.N]; scheduler.log: what the scheduler itself said
+      exits/N.CODE   an empty file that the script makes when task N ends: one folder to read for ten thousand
+                     tasks, and nothing that a full disk could cut in half
+      ended.json     how the tasks ended that made no such file, as the scheduler told it
+
+Each file is written once and whole by whoever learns its content: no two processes ever edit the same one.
+"""
+
+import contextlib
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from computeops.errors import FormatError, NotFoundError, did_you_mean
+from computeops.limits import LIMITS
+from computeops.run.model import Job, Phase, Record, State
+
+_T = TypeVar("_T")
+_FIRST, _MORE, _LENGTH = "abcdefghijkmnpqrstuvwxyz", "abcdefghijkmnpqrstuvwxyz23456789", 8
+_WORDS = {
+    "timeout": State(Phase.TIMEOUT, None, "its time was over"),
+    "dependency": State(Phase.CANCELLED, None, "a job before it did not succeed"),
+    "running": State(Phase.RUNNING),
+}
+"""Ends, and one beginning, that are no exit code."""
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """Content of job.json."""
+
+    on: str
+    job: Job
+    created: float
+
+
+class Records:
+    """The jobs under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def draft(self, on: str, job: Job) -> Record:
+        """Return a record with a new id; nothing is written."""
+        identity = secrets.choice(_FIRST) + "".join(secrets.choice(_MORE) for _ in range(_LENGTH - 1))
+        return Record(identity, on, job, time.time(), self.folder / identity)
+
+    def write(self, record: Record, files: Mapping[str, str]) -> None:
+        """Put `record` and the `files` for its scheduler on the disk, before it is submitted."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        record.folder.mkdir(mode=0o700)
+        for name in ("exits", "logs"):
+            (record.folder / name).mkdir()
+        for name, text in files.items():
+            _write(record.folder / name, text.encode())
+        asked = _Asked(record.on, record.job, record.created)
+        _write(record.folder / "job.json", msgspec.json.encode(asked))
+
+    def discard(self, record: Record) -> None:
+        """Forget a job that its scheduler refused."""
+        import shutil
+
+        shutil.rmtree(record.folder, ignore_errors=True)
+
+    def accept(self, record: Record, native: str) -> None:
+        """Remember under which name the scheduler knows it."""
+        _write(record.folder / "native", native.encode())
+
+    def mark_cancelled(self, record: Record) -> None:
+        """Remember that its owner wants it to end."""
+        (record.folder / "cancelled").touch()
+
+    def get(self, identity: str) -> Record:
+        """Return the job with this id, or the only one whose id begins so.
+
+        Raises:
+            NotFoundError: there is none, or more than one.
+        """
+        known = self._ids()
+        found = [one for one in known if one == identity] or [
+            one for one in known if identity and one.startswith(identity)
+        ]
+        if len(found) != 1:
+            several = f": there are {', '.join(found[:5])}" if found else did_you_mean(identity, known)
+            raise NotFoundError(f"there is no job {identity!r}{several}", hint="computeops jobs lists them")
+        return self._read(found[0])
+
+    def all(self, since: float = 0) -> list[Record]:
+        """Return every job created after `since`, the oldest first; folders that are no jobs are passed over."""
+        found = []
+        for identity in self._ids():
+            with contextlib.suppress(FormatError):
+                found.append(self._read(identity))
+        return sorted((one for one in found if one.created >= since), key=lambda one: one.created)
+
+    def _ids(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.folder) if len(name) == _LENGTH and name.isalnum()]  # noqa: PTH208  no Path for each of many
+        except FileNotFoundError:
+            return []
+
+    def _read(self, identity: str) -> Record:
+        folder = self.folder / identity
+        asked = _decode(folder / "job.json", _Asked)
+        native = _text(folder / "native")
+        cancelled = (folder / "cancelled").exists()
+        return Record(identity, asked.on, asked.job, asked.created, folder, native, cancelled)
+
+
+def exits(record: Record) -> dict[int, State]:
+    """Return what the script itself left behind about each task: the first authority on how it ended."""
+    found: dict[int, State] = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(record.folder / "exits") as entries:
+        for entry in entries:
+            number, _, word = entry.name.partition(".")
+            state = State.of_code(int(word)) if word.isascii() and word.isdigit() else _WORDS.get(word)
+            known = number.isascii() and number.isdigit() and int(number) in record.job.numbers
+            if known and state and (state.phase.ended or int(number) not in found):
+                found[int(number)] = state
+    return found
+
+
+def remembered(record: Record) -> dict[int, State]:
+    """Return the ends of tasks that the scheduler told once: it may have forgotten them since."""
+    file = record.folder / "ended.json"
+    return _decode(file, dict[int, State]) if file.exists() else {}
+
+
+def remember(record: Record, ends: Mapping[int, State]) -> None:
+    """Keep `ends`, told by the scheduler."""
+    _write(record.folder / "ended.json", msgspec.json.encode(dict(ends)))
+
+
+def _decode(file: Path, kind: type[_T]) -> _T:
+    try:
+        if file.stat().st_size > LIMITS.job_record_bytes:
+            raise FormatError(f"{file} is larger than {LIMITS.job_record_bytes} bytes")
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError) as error:
+        raise FormatError(f"{file} is no record of a job: {error}", hint="remove its folder to forget it") from error
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _write(file: Path, data: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".new-", delete=False) as new:
+        try:
+            new.write(data)
+            new.flush()
+            os.fsync(new.fileno())
+            Path(new.name).replace(file)
+        except BaseException:
+            Path(new.name).unlink(missing_ok=True)
+            raise

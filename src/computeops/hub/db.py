@@ -324,7 +324,7 @@ def upsert(
 def _create_words(_metadata: sa.MetaData, connection: sa.Connection, **_: Any) -> None:
     connection.exec_driver_sql(
         "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(name, collection, version, domains, summary,"
-        " tokenize='unicode61 remove_diacritics 2', prefix='1 2 3')"
+        " tokenize='unicode61 remove_diacritics 2', prefix='1 2 3 4 5 6')"
     )
 
 

@@ -302,6 +302,15 @@ def _base(*, by_version: bool = False) -> sa.Select[Any]:
     return select.where(~sa.exists().where(same & (newer.c.id > releases.c.id)))
 
 
+def repositories_of(database: Database, caller: Caller, *, after: str = "", limit: int) -> list[str]:
+    """Return the names of the repositories that `caller` may read, at most `limit` of those behind `after`."""
+    query = sa.select(repositories.c.name).join_from(repositories, collections).where(visible(caller))
+    with database.read() as connection:
+        return list(
+            connection.scalars(query.where(repositories.c.name > after).order_by(repositories.c.name).limit(limit))
+        )
+
+
 def visible(caller: Caller) -> sa.ColumnElement[bool]:
     """Return the condition in SQL that is `caller.sees`."""
     allowed: list[sa.ColumnElement[bool]] = [collections.c.public]
@@ -335,9 +344,9 @@ def _complete(connection: sa.Connection, entries: Sequence[Listed], *, siblings:
     """Return the entries with their evidence, and with the other images of their versions."""
     others: dict[tuple[int, str], list[Listed]] = {}
     if siblings and entries:
-        key = sa.tuple_(releases.c.repository, releases.c.version)
-        wanted = [(one.repository.id, one.version) for one in entries]
-        select = _base().where(key.in_(wanted)).order_by(releases.c.id).limit(_MAX_IMAGES)
+        wanted = {(one.repository.id, one.version) for one in entries}
+        select = _base().where(_pairs(releases.c.repository, releases.c.version, wanted))
+        select = select.order_by(releases.c.id).limit(_MAX_IMAGES * len(wanted))
         for row in connection.execute(select):
             others.setdefault((row.repository, row.version), []).append(_listed(row))
     known = _evidence(connection, entries)
@@ -360,15 +369,18 @@ def _evidence(connection: sa.Connection, entries: Sequence[Listed]) -> dict[str,
     wanted = {(one.repository.id, digest) for one in entries for digest in (one.digest, one.target)}
     if not wanted:
         return found
-    key = sa.tuple_(evidence.c.repository, evidence.c.subject)
+    mine = _pairs(evidence.c.repository, evidence.c.subject, wanted)
     # where there is too much to show, what failed is shown: nobody hides it behind hundreds of others
-    select = (
-        sa.select(evidence).where(key.in_(list(wanted))).order_by(evidence.c.passed.is_not(False), evidence.c.created)
-    )
+    select = sa.select(evidence).where(mine).order_by(evidence.c.passed.is_not(False), evidence.c.created)
     rows = connection.execute(select.limit(_MAX_EVIDENCE)).all()
     for row in sorted(rows, key=lambda row: (row.created, row.digest)):
         found.setdefault(row.subject, []).append(row)
     return found
+
+
+def _pairs(first: sa.Column[Any], second: sa.Column[Any], wanted: Iterable[tuple[int, str]]) -> sa.ColumnElement[bool]:
+    # not `(first, second) IN ...`, for which SQLite uses no index
+    return sa.or_(*((first == one) & (second == other) for one, other in sorted(wanted)))
 
 
 def _items(release: Listed, rows: Iterable[sa.Row[Any]]) -> Iterable[Item]:

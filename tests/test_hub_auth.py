@@ -214,6 +214,14 @@ class TestMatrix:
                 known = there.headers.get("www-authenticate", "").replace("secret", "absent")
                 assert known == nowhere.headers.get("www-authenticate", "")
 
+    def test_the_list_of_repositories_has_what_one_may_read(self, callers: dict[str, Caller]) -> None:
+        for name, seen in (("stranger", ["open/x"]), ("elsewhere", ["open/x"]), ("reader", ["open/x", "secret/x"])):
+            assert callers[name].get("/v2/_catalog").json == {"repositories": seen}
+        page = callers["reader"].get("/v2/_catalog?n=1")
+        assert page.json["repositories"] == ["open/x"]
+        following = page.headers["link"].partition("<")[2].partition(">")[0]
+        assert callers["reader"].get(following).json["repositories"] == ["secret/x"]
+
     def test_writing(self, callers: dict[str, Caller]) -> None:
         for collection in ("open", "secret"):
             repo = f"/v2/{collection}/x"

@@ -7,23 +7,19 @@ Reads of manifests and blobs are the hub's hot path and go from the ASGI scope t
 import re
 from asyncio import to_thread
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qs, quote
 
-import sqlalchemy as sa
 from starlette.types import Receive, Scope, Send
 
 from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
-from computeops.hub import catalogue, manifests, receive, sifs
+from computeops.hub import catalogue, lists, manifests, receive, sifs
 from computeops.hub.auth import challenge
 from computeops.hub.blobs import Upload
+from computeops.hub.call import Call, digest_of, unsupported
 from computeops.hub.db import Repository
 from computeops.hub.manifests import Manifest
 from computeops.hub.oci_error import OciError
 from computeops.hub.send import send_bytes, send_file
 from computeops.hub.state import Hub, header
-from computeops.image import oci
 from computeops.limits import LIMITS
 from computeops.model import Digest
 
@@ -40,40 +36,12 @@ RESERVED = frozenset({"api", "assets", "auth", "imagefile", "pks", "static", "ta
 """First components that repositories cannot have, because the hub's own paths begin with them."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One request to a repository."""
-
-    scope: Scope
-    receive: Receive
-    send: Send
-    name: str
-    rest: str
-    """The path behind `/manifests/` and the like."""
-
-    @property
-    def method(self) -> str:
-        return str(self.scope["method"])
-
-    def query(self, key: str) -> list[str]:
-        """Return the values of `key` in the query string."""
-        raw = self.scope["query_string"]
-        return parse_qs(raw.decode("latin-1"), keep_blank_values=True).get(key, []) if raw else []
-
-    def one(self, key: str) -> str:
-        """Return the first value of `key` in the query string, else an empty text."""
-        return next(iter(self.query(key)), "")
-
-    async def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
-        await send_bytes(self.scope, self.send, status, headers or {}, body)
-
-
 class Registry:
     """The ASGI application under `/v2/`."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._doors: dict[str, Callable[[_Call], Awaitable[None]]] = {
+        self._doors: dict[str, Callable[[Call], Awaitable[None]]] = {
             "manifests": self._manifests,
             "blobs": self._blobs,
             "referrers": self._referrers,
@@ -85,9 +53,11 @@ class Registry:
         path = scope["path"]
         match = _PATH.fullmatch(path)
         if match is not None:
-            await self._doors[match["door"]](_Call(scope, receive, send, match["name"], match["rest"]))
+            await self._doors[match["door"]](Call(scope, receive, send, match["name"], match["rest"]))
         elif path in {"/v2", "/v2/"}:
             await self._ping(scope, send)
+        elif path == "/v2/_catalog" and scope["method"] in {"GET", "HEAD"}:
+            await lists.repositories(self._hub, Call(scope, receive, send, "", ""))
         else:
             raise OciError("NAME_UNKNOWN", 404, "no such endpoint")
 
@@ -101,7 +71,7 @@ class Registry:
 
     # who may
 
-    def _readable(self, call: _Call) -> Repository:
+    def _readable(self, call: Call) -> Repository:
         """Return the repository, for the eyes of a caller who may read it; nobody else learns whether it exists."""
         caller = self._hub.caller(call.scope)
         database = self._hub.database
@@ -112,7 +82,7 @@ class Registry:
             raise self._unauthorized(call.scope, call.name)
         raise OciError("NAME_UNKNOWN", 404, f"no repository {call.name[:_NAME_LENGTH]}")
 
-    def _require(self, call: _Call, action: str) -> None:
+    def _require(self, call: Call, action: str) -> None:
         """Refuse a caller who may not `action`, and names that no repository can have."""
         if not _NAME.fullmatch(call.name) or len(call.name) > _NAME_LENGTH:
             raise OciError("NAME_INVALID", 400, "a repository is called collection/name, in lower case")
@@ -131,7 +101,7 @@ class Registry:
 
     # manifests
 
-    async def _manifests(self, call: _Call) -> None:
+    async def _manifests(self, call: Call) -> None:
         if call.method in {"GET", "HEAD"}:
             await self._get_manifest(call)
         elif call.method == "PUT":
@@ -139,9 +109,9 @@ class Registry:
         elif call.method == "DELETE":
             await self._delete_manifest(call)
         else:
-            raise _unsupported(call)
+            raise unsupported(call)
 
-    async def _get_manifest(self, call: _Call) -> None:
+    async def _get_manifest(self, call: Call) -> None:
         """end-3."""
         repository, reference = self._readable(call), call.rest
         database = self._hub.database
@@ -168,7 +138,7 @@ class Registry:
             raise OciError("MANIFEST_UNKNOWN", 404, error.message) from error
         return _manifest_headers(row.media_type, row.digest), row.body
 
-    async def _put_manifest(self, call: _Call) -> None:
+    async def _put_manifest(self, call: Call) -> None:
         """end-7."""
         self._require(call, "push")
         try:
@@ -201,7 +171,7 @@ class Registry:
         manifests.put(self._hub.database, repository, manifest, names)
         return repository
 
-    async def _delete_manifest(self, call: _Call) -> None:
+    async def _delete_manifest(self, call: Call) -> None:
         """end-9: by digest the manifest and its tags, by tag the tag only."""
         self._require(call, "delete")
         repository, by_digest = self._readable(call), ":" in call.rest
@@ -214,7 +184,7 @@ class Registry:
 
     # blobs
 
-    async def _blobs(self, call: _Call) -> None:
+    async def _blobs(self, call: Call) -> None:
         if call.rest == _UPLOADS or call.rest == _UPLOADS[:-1]:
             await self._begin(call)
         elif call.rest.startswith(_UPLOADS):
@@ -224,11 +194,11 @@ class Registry:
         elif call.method == "DELETE":
             await self._delete_blob(call)
         else:
-            raise _unsupported(call)
+            raise unsupported(call)
 
-    async def _get_blob(self, call: _Call) -> None:
+    async def _get_blob(self, call: Call) -> None:
         """end-2."""
-        repository, digest = self._readable(call), _digest(call.rest)
+        repository, digest = self._readable(call), digest_of(call.rest)
         database = self._hub.database
         size = database.remember(("blob", repository.id, call.rest), lambda: database.linked(repository, call.rest))
         if size is None:
@@ -242,25 +212,25 @@ class Registry:
         }
         await send_file(call.scope, call.send, self._hub.blobs.path(digest), size, headers)
 
-    async def _delete_blob(self, call: _Call) -> None:
+    async def _delete_blob(self, call: Call) -> None:
         """end-10."""
         self._require(call, "delete")
-        digest = str(_digest(call.rest))
+        digest = str(digest_of(call.rest))
         if not await to_thread(manifests.unlink, self._hub.database, self._readable(call), digest):
             raise OciError("BLOB_UNKNOWN", 404, f"{call.name} has no blob {digest}")
         await call.answer(202)
 
-    async def _begin(self, call: _Call) -> None:
+    async def _begin(self, call: Call) -> None:
         """end-4a, end-4b, end-11: begin an upload, send a whole blob, or mount one from another repository."""
         if call.method != "POST":
-            raise _unsupported(call)
+            raise unsupported(call)
         self._require(call, "push")
         if mount := call.one("mount"):
-            digest = _digest(mount)
+            digest = digest_of(mount)
             if await to_thread(self._mount, call, digest):
                 await call.answer(201, _blob_headers(call.name, digest))
                 return
-        whole = _digest(call.one("digest")) if call.query("digest") else None
+        whole = digest_of(call.one("digest")) if call.query("digest") else None
         upload = await to_thread(self._hub.blobs.begin, call.name)
         if whole:
             await self._append(call, upload)
@@ -268,7 +238,7 @@ class Registry:
         else:
             await call.answer(202, _upload_headers(call.name, upload))
 
-    def _mount(self, call: _Call, digest: Digest) -> bool:
+    def _mount(self, call: Call, digest: Digest) -> bool:
         """Link the blob if a repository that the caller may read has it."""
         caller, database = self._hub.caller(call.scope), self._hub.database
         visible = [one for one in database.holders(str(digest)) if caller.sees(one)]
@@ -278,7 +248,7 @@ class Registry:
         database.link(database.create_repository(call.name), str(digest), size)
         return True
 
-    async def _upload(self, call: _Call) -> None:
+    async def _upload(self, call: Call) -> None:
         """end-5, end-6, end-13, and the cancellation of an upload."""
         self._require(call, "push")
         try:
@@ -290,7 +260,7 @@ class Registry:
         except ConflictError as error:
             raise OciError("BLOB_UPLOAD_INVALID", 409, error.message) from error
 
-    async def _continue(self, call: _Call, upload: Upload) -> None:
+    async def _continue(self, call: Call, upload: Upload) -> None:
         if call.method == "GET":
             await call.answer(204, _upload_headers(call.name, upload))
         elif call.method == "DELETE":
@@ -300,13 +270,13 @@ class Registry:
             await self._append(call, upload)
             await call.answer(202, _upload_headers(call.name, upload))
         elif call.method == "PUT":
-            digest = _digest(call.one("digest"))
+            digest = digest_of(call.one("digest"))
             await self._append(call, upload)
             await self._finish(call, upload, digest)
         else:
-            raise _unsupported(call)
+            raise unsupported(call)
 
-    async def _append(self, call: _Call, upload: Upload) -> None:
+    async def _append(self, call: Call, upload: Upload) -> None:
         if asked := header(call.scope, b"content-range"):
             match = _CONTENT_RANGE.fullmatch(asked)
             if match is None or int(match[1]) != upload.offset:
@@ -317,7 +287,7 @@ class Registry:
         except LimitError as error:
             raise OciError("SIZE_INVALID", 413, error.message) from error
 
-    async def _finish(self, call: _Call, upload: Upload, digest: Digest) -> None:
+    async def _finish(self, call: Call, upload: Upload, digest: Digest) -> None:
         try:
             await to_thread(self._publish, call.name, upload, digest)
         except FormatError as error:
@@ -331,35 +301,23 @@ class Registry:
 
     # lists
 
-    async def _tags(self, call: _Call) -> None:
-        """end-8a, end-8b."""
+    async def _tags(self, call: Call) -> None:
         if call.rest != "list" or call.method not in {"GET", "HEAD"}:
-            raise _unsupported(call)
-        repository = self._readable(call)
-        limit = _limit(call)
-        found = self._hub.database.tags(repository, after=call.one("last"), limit=limit + 1)
-        headers = {"content-type": "application/json"}
-        if limit and len(found) > limit:
-            following = f"/v2/{call.name}/tags/list?n={limit}&last={quote(found[limit - 1])}"
-            headers["link"] = f'<{following}>; rel="next"'
-        await call.answer(200, headers, oci.canonical({"name": call.name, "tags": found[:limit]}))
+            raise unsupported(call)
+        await lists.tags(self._hub, call, self._readable(call))
 
-    async def _referrers(self, call: _Call) -> None:
-        """end-12a, end-12b: never 404, so that a client knows that the hub can list them."""
+    async def _referrers(self, call: Call) -> None:
+        """Never 404, so that a client knows that the hub can list them."""
         if call.method not in {"GET", "HEAD"}:
-            raise _unsupported(call)
-        digest = str(_digest(call.rest))
+            raise unsupported(call)
+        digest = digest_of(call.rest)
         try:
-            found = self._hub.database.referrers(self._readable(call), digest)
+            repository = self._readable(call)
         except OciError as error:
             if error.status == 401:
                 raise
-            found = []
-        wanted = call.one(_FILTERED)
-        headers = {"content-type": oci.INDEX} | ({"oci-filters-applied": _FILTERED} if wanted else {})
-        listed = [_described(row) for row in found if wanted in {"", row.artifact_type}]
-        index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": listed}
-        await call.answer(200, headers, oci.canonical(index))
+            repository = None
+        await lists.referrers(self._hub, call, repository, digest)
 
 
 def _manifest_headers(media_type: str, digest: str) -> dict[str, str]:
@@ -375,29 +333,6 @@ def _weight(found: tuple[dict[str, str], bytes] | None) -> int:
     return 1024 + (len(found[1]) if found else 0)
 
 
-def _described(row: sa.Row[Any]) -> dict[str, object]:
-    found: dict[str, object] = {"mediaType": row.media_type, "digest": row.digest, "size": len(row.body)}
-    if row.artifact_type:
-        found["artifactType"] = row.artifact_type
-    if row.annotations:
-        found["annotations"] = row.annotations
-    return found
-
-
-def _limit(call: _Call) -> int:
-    asked = call.one("n")
-    if asked and not (asked.isascii() and asked.isdigit() and len(asked) < 10):
-        raise OciError("UNSUPPORTED", 400, f"n is a number, not {asked[:40]!r}")
-    return min(int(asked), _PAGE) if asked else _PAGE
-
-
-def _digest(text: str) -> Digest:
-    try:
-        return Digest.parse(text)
-    except FormatError as error:
-        raise OciError("DIGEST_INVALID", 400, error.message) from error
-
-
 def _blob_headers(name: str, digest: Digest) -> dict[str, str]:
     return {"location": f"/v2/{name}/blobs/{digest}", "docker-content-digest": str(digest)}
 
@@ -408,7 +343,3 @@ def _upload_headers(name: str, upload: Upload) -> dict[str, str]:
         "range": f"0-{max(0, upload.offset - 1)}",
         "docker-upload-uuid": upload.id,
     }
-
-
-def _unsupported(call: _Call) -> OciError:
-    return OciError("UNSUPPORTED", 405, f"{call.method} is not possible here")

@@ -97,6 +97,8 @@ def _unfit(engine: Engine, image: Path | None, cache: Path) -> str:
     """Return "" if `image` is in a form that `engine` takes, or unpacking it is quick."""
     if image is None or "sif" in engine.TAKES or trees.is_tree(image) or trees.is_there(image, cache):
         return ""
+    if proc.find("unsquashfs") is None:
+        return "it needs unpacked images, and unsquashfs is not installed"
     if machine.on_network(cache):
         return f"it needs unpacked images, and {cache} is on the network, where they are slow"
     if image.is_file() and image.stat().st_size > UNPACK_BYTES:

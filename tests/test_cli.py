@@ -1,11 +1,16 @@
 """The command line as its users see it: real processes, their output and exit codes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+import building
 
 RECIPE = """
 [package]
@@ -58,6 +63,103 @@ def test_a_missing_recipe_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_the_schema_is_json() -> None:
     assert "package" in json.dumps(json.loads(computeops("schema").stdout))
+
+
+@pytest.mark.parametrize("builder", ["debian", "dockerfile", "apptainer"])
+def test_a_new_recipe_is_good_has_a_test_and_is_never_written_over_another(tmp_path: Path, builder: str) -> None:
+    folder = tmp_path / "tools/my-tool"
+    done = computeops("new", folder, "--builder", builder)
+    assert done.returncode == 0, done.stderr
+    before = {one.name: one.read_bytes() for one in folder.iterdir()}
+    linted = json.loads(computeops("lint", folder, "--json").stdout)
+    assert linted["name"] == "my-tool"
+    assert not [note for note in linted["notes"] if "tests" in note]
+    again = computeops("new", folder)
+    assert again.returncode == 6
+    assert {one.name: one.read_bytes() for one in folder.iterdir()} == before
+    assert [one.name for one in folder.parent.iterdir()] == ["my-tool"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "builder"),
+    [
+        ("tool.def", "Bootstrap: docker\nFrom: debian:12\n", "apptainer"),
+        ("Singularity", "# old\nbootstrap: scratch\n", "apptainer"),
+        ("Containerfile", "# x\nARG A=1\nfrom debian:12\n", "dockerfile"),
+        ("install.sh", "echo\n", "debian"),
+    ],
+)
+def test_a_recipe_from_a_build_file_that_is_there(tmp_path: Path, file: str, text: str, builder: str) -> None:
+    (tmp_path / file).write_text(text)
+    folder = tmp_path / "tool"
+    done = computeops("new", folder, "--from", tmp_path / file)
+    assert done.returncode == 0, done.stderr
+    assert f'builder = "{builder}"' in (folder / "computeops.toml").read_text()
+    assert text.encode() in [one.read_bytes() for one in folder.iterdir()]
+    assert computeops("lint", folder).returncode == 0
+
+
+def test_what_cannot_become_a_recipe_is_told(tmp_path: Path) -> None:
+    assert computeops("new", tmp_path / "My Tool").returncode == 2
+    assert computeops("new", tmp_path / "tool", "--builder", "make").returncode == 2
+    assert computeops("new", tmp_path / "tool", "--from", tmp_path / "missing").returncode == 5
+    (tmp_path / "file").write_bytes(b"\0\xff")
+    done = computeops("new", tmp_path / "tool", "--from", tmp_path / "file")
+    assert done.returncode == 2
+    assert "--builder" in done.stderr
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_lint_says_what_is_not_pinned(tmp_path: Path) -> None:
+    (tmp_path / "computeops.toml").write_text(RECIPE)
+    done = computeops("lint", tmp_path)
+    assert done.returncode == 0
+    assert "busy 1: good" in done.stdout
+    assert "note: there is no computeops.lock" in done.stdout
+
+
+@pytest.mark.skopeo
+def test_lock_writes_what_it_prints(tmp_path: Path) -> None:
+    folder = building.copy_recipe("dockerfile", tmp_path / "recipe")
+    done = computeops("lock", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((folder / "computeops.lock").read_bytes())
+
+
+@pytest.mark.buildah
+@pytest.mark.skopeo
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
+    folder = building.copy_recipe("dockerfile", tmp_path / "recipe")
+    seconds = f"{os.getpid()}.5"
+    text = (folder / "Dockerfile").read_text().replace('RUN echo "$GREETING"', f"RUN sleep {seconds}; echo")
+    (folder / "Dockerfile").write_text(text)
+    tmp = tmp_path / "tmp"
+    env = {**os.environ, "TMPDIR": str(tmp), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    argv = [sys.executable, "-m", "computeops", "build", str(folder), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, start_new_session=True) as child:
+        deadline = time.monotonic() + 120
+        while not sleeping(seconds) and time.monotonic() < deadline and child.poll() is None:
+            time.sleep(0.05)
+        assert sleeping(seconds)
+        os.killpg(child.pid, signal.SIGINT)
+        assert child.stderr is not None
+        said = child.stderr.read().decode()
+    assert child.returncode == 130
+    assert "Traceback" not in said
+    assert not sleeping(seconds)
+    assert not tmp.exists() or list(tmp.iterdir()) == []
+    assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+
+
+def sleeping(seconds: str) -> bool:
+    """Whether a process sleeps that long."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if file.read_bytes() == f"sleep\0{seconds}\0".encode():
+                return True
+        except OSError:
+            continue
+    return False
 
 
 @pytest.mark.mmdebstrap

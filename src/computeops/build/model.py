@@ -99,8 +99,8 @@ class Lock:
 
 
 class _MaterialEntry(msgspec.Struct, forbid_unknown_fields=True):
-    role: Annotated[str, msgspec.Meta(pattern="^(source|package|base|file)$")]
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~%:@-]*$", max_length=255)]
+    role: Annotated[str, msgspec.Meta(pattern=r"^(source|package|base|file)$(?!\n)")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~%:@-]*$(?!\n)", max_length=255)]
     uri: Annotated[str, msgspec.Meta(max_length=4096)]
     digest: str
     size: Annotated[int, msgspec.Meta(ge=0)]

@@ -10,7 +10,7 @@ from computeops.errors import NetworkError, NotFoundError
 from computeops.http import Answer
 from computeops.limits import LIMITS
 from computeops.model import Reference
-from computeops.store.oci import Registry
+from computeops.store.oci import Registry, tag
 
 _T = TypeVar("_T")
 _PAGE = 100
@@ -110,7 +110,7 @@ def show(registry: Registry, reference: Reference) -> About:
     Raises:
         NotFoundError: there is none, or the registry has no catalogue; NetworkError: its answer makes no sense.
     """
-    query = f"?{urlencode({'version': reference.version})}" if reference.version else ""
+    query = f"?{urlencode({'version': tag(reference)})}" if reference.version else ""
     return _read(registry, f"releases/{quote(reference.collection)}/{quote(reference.name)}{query}", About)
 
 

@@ -146,6 +146,22 @@ def test_what_is_there_is_replaced_only_by_force_and_its_evidence_too(
     assert not [name for name in Release.beside(into).files("evidence") if name.startswith("old")]
 
 
+def test_what_lies_beside_another_form_of_the_release_stays(
+    registry: Registry, published: tuple[Release, Image], tmp_path: Path
+) -> None:
+    """Pulling the layout beside the SIF that was built here: recipe, sources and our own signatures are not lost."""
+    made, image = published
+    made.add_evidence("test-result", signed(image, signer="SHA256:ours"))
+    made.add_evidence("review", signed(image, "https://example.org/review/v1"))
+    before = {name for part in ("recipe", "sources") for name in made.files(part)}
+    shutil.rmtree(made.layout)
+    fetch(THING, made.layout, registry, word=short)
+    assert {name for part in ("recipe", "sources") for name in made.files(part)} == before
+    signers = [{one.keyid for one in found.signatures} for found in made.evidence() if TEST.encode() in found.payload]
+    assert signers == [{"SHA256:one", "SHA256:ours"}]
+    assert len(made.evidence()) == 3
+
+
 def test_signatures_of_two_envelopes_with_one_payload_are_put_together(hub, tmp_path: Path) -> None:
     made, image = release(tmp_path / "made")
     with Registry(hub.address, login=Login(hub.token("push:bio/*"))) as registry:

@@ -98,10 +98,7 @@ def fetch(
             source, writer = image.id, writer or convert.Writer()
             image = convert.convert(fetched, made, writer=writer, epoch=epoch, tmp=folder)
             about = about if image.id == source else ()  # somebody else's image: ours is a new one, made of it
-        for one in about:
-            kind = str(oci.document(one.payload).get("predicateType", ""))
-            Release.beside(made).add_evidence(word(kind), one)
-        _publish(folder, made, into, force=force)
+        _publish(folder, made, into, about, word, force=force)
     return replace(image, path=into)
 
 
@@ -212,7 +209,7 @@ def _referring(repository: str, what: Descriptor, subject: Digest, registry: Reg
 def _evidence(
     repository: str, referrers: Sequence[Descriptor], subject: Digest, registry: Registry
 ) -> tuple[Signed, ...]:
-    """Return all evidence; signatures of several envelopes with one payload are put together."""
+    """Return all evidence about the manifest `subject`."""
     listed = [one for one in referrers if one.artifact_type == oci.EVIDENCE_ARTIFACT]
 
     lock, total = threading.Lock(), 0
@@ -233,8 +230,13 @@ def _evidence(
 
         return read
 
+    return _joined(together([task(what) for what in listed]))
+
+
+def _joined(envelopes: Sequence[Signed]) -> tuple[Signed, ...]:
+    """Return one envelope for each payload, with the signatures of all."""
     found: dict[tuple[str, bytes], Signed] = {}
-    for one in together([task(what) for what in listed]):
+    for one in envelopes:
         key = one.payload_type, one.payload
         before = found[key].signatures if key in found else ()
         found[key] = replace(one, signatures=tuple(dict.fromkeys((*before, *one.signatures))))
@@ -334,14 +336,22 @@ def _remove_stale(folder: Path) -> None:
             os.close(lock)
 
 
-def _publish(folder: Path, made: Path, into: Path, *, force: bool) -> None:
-    """Put evidence and image in their places, the image last; evidence of an image that was there before goes."""
+def _publish(
+    folder: Path, made: Path, into: Path, found: Sequence[Signed], word: Callable[[str], str], *, force: bool
+) -> None:
+    """Put evidence and image in their places, the image last.
+
+    What lies beside an image that is replaced goes with it; beside another form of the same release it stays.
+    """
     _require_free(into, force=force)  # again: hours may have passed
-    new, old = Release.beside(made), Release.beside(into)
-    if old.folder.exists():
-        old.folder.replace(folder / "old.release")
-    if new.folder.exists():
-        new.folder.replace(old.folder)
+    beside = Release.beside(into)
+    if os.path.lexists(into) and beside.folder.exists():
+        beside.folder.replace(folder / "old.release")
+    kept = beside.evidence()
+    here = {one.payload for one in found}
+    for signed in (one for one in _joined([*kept, *found]) if one.payload in here):
+        kind = str(oci.document(signed.payload).get("predicateType", ""))
+        beside.add_evidence(word(kind), signed)
     if into.is_dir() and not into.is_symlink():
         into.replace(folder / "old")
     made.replace(into)

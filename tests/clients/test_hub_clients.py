@@ -2,7 +2,9 @@
 
 import filecmp
 import json
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,9 +34,10 @@ def token(shared: RunningHub) -> str:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An OCI layout of a small root filesystem, readable by every user, with its SIF beside it."""
-    folder = tmp_path_factory.mktemp("image")
+def image() -> Iterator[Path]:
+    """An OCI layout of a small root filesystem with its SIF beside it, where every user may read it."""
+    folder = Path(tempfile.mkdtemp(prefix="cops-", dir="/tmp"))
+    folder.chmod(0o755)
     (folder / "root/etc").mkdir(parents=True)
     (folder / "root/etc/hello").write_text("hello\n" * 10_000)
     (folder / "root/bin").mkdir()
@@ -47,9 +50,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
         epoch=EPOCH,
         name="1.0",
     )
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 class ApptainerUser:

@@ -87,7 +87,7 @@ def test_a_wrong_question_gets_a_reason(client: TestClient, query: str) -> None:
 def test_one_release(shelf: Shelf, client: TestClient) -> None:
     digest = shelf.image("bio/samtools", "1.21")
     recipe = RECIPE.format(name="samtools", version="1.21", summary="S", license="MIT", domains="[]", more="")
-    shelf.recipe("bio/samtools", digest, recipe, {"build.sh": b"make\n", "picture.png": b"\x89PNG"})
+    shelf.recipe("bio/samtools", digest, recipe, {"a.lock": b"{}", "build.sh": b"make\n", "picture.png": b"\x89PNG"})
     shelf.artifact("bio/samtools", digest, oci.SOURCES_ARTIFACT, {"samtools-1.21.tar.bz2": b"sources"})
     shelf.artifact("bio/samtools", digest, oci.SIF_ARTIFACT, {"samtools.sif": b"SIF!"})
     shelf.evidence("bio/samtools", digest, TEST, {"result": "PASSED"}, signers=["SHA256:k"])
@@ -98,8 +98,8 @@ def test_one_release(shelf: Shelf, client: TestClient) -> None:
     assert one["about"]["license"] == "MIT"
     assert one["versions"] == ["1.20", "1.21"]
     assert [other["reference"] for other in one["variants"]] == ["bio/samtools:1.21"]
-    assert one["recipe"] == {"computeops.toml": recipe, "build.sh": "make\n"}
-    assert [file["name"] for file in one["files"]] == ["computeops.toml", "build.sh", "picture.png"]
+    assert one["recipe"] == {"computeops.toml": recipe, "build.sh": "make\n", "a.lock": "{}"}
+    assert [file["name"] for file in one["files"]] == ["computeops.toml", "build.sh", "picture.png", "a.lock"]
     assert [(file["name"], file["size"]) for file in one["sources"]] == [("samtools-1.21.tar.bz2", 7)]
     assert one["sif"]["size"] == 4
     by_kind = {item["kind"]: item for item in one["evidence"]}

@@ -277,6 +277,7 @@ def test_signing_in_shows_what_is_private_until_signing_out(shelf: Shelf, client
 def test_a_wrong_token_does_not_sign_in(client: TestClient, token: str) -> None:
     answer = client.post("/auth/login", data={"token": token}, follow_redirects=False)
     assert answer.status_code == 401
+    assert "Who are you?" in Page(answer.text).text
     assert "set-cookie" not in answer.headers
 
 

@@ -120,6 +120,7 @@ def _release(hub: Hub, request: Request, repository: Repository, version: str) -
         "package": {"homepage": "", "citation": "", **found.about.get("package", {})},
         "maintainers": found.about.get("maintainers", []),
         "requires": {"gpu": "", "driver": "", "mpi": "", "x11": False, **found.about.get("requires", {})},
+        "evidence": sorted(found.release.evidence, key=lambda one: (one.passed is None, one.kind)),
         "recipe": {name: highlight(text, name) for name, text in texts.items()},
         "commands": _commands(hub, request, found),
         "packages": next((one.packages for one in found.release.evidence if one.packages is not None), None),

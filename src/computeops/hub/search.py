@@ -28,6 +28,7 @@ from computeops.hub.db import (
 )
 from computeops.image.oci import SIF_ARTIFACT, SOURCES_ARTIFACT
 from computeops.limits import LIMITS
+from computeops.recipe import FILE_NAME
 
 _MAX_TERMS = 12
 _MAX_EVIDENCE = 500
@@ -249,11 +250,15 @@ def _details(connection: sa.Connection, release: Listed, images: tuple[Listed, .
         images=images,
         about=recipe.about if recipe else {},
         fault=recipe.fault if recipe else "",
-        recipe=tuple(File(**file) for file in recipe.files) if recipe else (),
+        recipe=tuple(sorted((File(**file) for file in recipe.files), key=_reading_order)) if recipe else (),
         sources=tuple(_files(connection, release, SOURCES_ARTIFACT, LIMITS.layers)),
         sif=sif[0] if sif else None,
         tags=tuple(connection.execute(names.order_by(tags.c.name).limit(_MAX_IMAGES)).scalars()),
     )
+
+
+def _reading_order(file: File) -> tuple[bool, bool, str]:
+    return file.name != FILE_NAME, file.name.endswith(".lock"), file.name
 
 
 def _files(connection: sa.Connection, release: Listed, artifact_type: str, limit: int) -> list[File]:

@@ -26,7 +26,7 @@ def answer(hub: Hub, request: Request, error: ComputeOpsError) -> Response:
         from computeops.hub.api import failure
 
         return failure(error)
-    if path.startswith(("/pks/", "/auth/")):
+    if path.startswith("/pks/") or path == "/auth/token":
         return PlainTextResponse(_text(error) + "\n", error.status)
     return _page(hub, request, error)
 

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from computeops.errors import BuildError, FormatError, MissingProgramError, Reci
 from computeops.image.tree import read_files
 from computeops.recipe import load
 from conftest import Scientist
+from servers import docker_registry
 
 real = [pytest.mark.buildah, pytest.mark.skopeo]
 
@@ -162,6 +164,16 @@ def test_a_full_disk_is_a_clear_error(folder: Path, tmp_path: Path) -> None:
     assert "no space left on device" in done.stderr.lower()
 
 
+@marked
+def test_a_recipe_may_ask_for_the_network(folder: Path, tmp_path: Path) -> None:
+    recipe = folder / "computeops.toml"
+    recipe.write_text(recipe.read_text().replace('file = "Dockerfile"', 'file = "Dockerfile"\nnetwork = true'))
+    change(folder, 'RUN echo "$GREETING" > /first', "RUN cat /proc/net/dev > /first")
+    built = building.run(folder, tmp_path / "work", tmp_path / "cache")
+    (first,) = read_files(built.tree, lambda path: path == "usr/share/greeting/first", 5000).values()
+    assert first.splitlines()[2:] != [line for line in first.splitlines()[2:] if line.strip().startswith(b"lo:")]
+
+
 def test_a_missing_program_is_told_with_the_line_that_installs_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +181,63 @@ def test_a_missing_program_is_told_with_the_line_that_installs_it(
     with pytest.raises(MissingProgramError) as caught:
         pin(folder, tmp_path)
     assert "install skopeo" in caught.value.hint
+
+
+# Bases in a registry
+
+
+@marked
+@pytest.mark.skipif(shutil.which("docker-registry") is None, reason="docker-registry is not installed")
+def test_a_tag_is_pinned_to_the_manifest_for_this_machine_and_may_move_then(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building.base_layout(tmp_path / "other", {"OTHER": "1"})
+    with docker_registry(tmp_path / "registry") as host:
+        conf = tmp_path / "home/.config/containers/registries.conf"
+        conf.parent.mkdir(parents=True)
+        conf.write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        mine = push(folder / "base.oci", f"docker://{host}/science/base:mine")
+        other = push(tmp_path / "other", f"docker://{host}/science/base:other")
+        platforms = {"amd64": mine, "arm64": other}
+        index(f"http://{host}/v2/science/base/manifests/1", platforms)
+        change(folder, "ARG BASE=oci:base.oci", f"ARG BASE={host}/science/base:1")
+
+        lock = pin(folder, tmp_path)
+        assert str(lock.of_role("base")[0].digest) == mine
+        assert lock.of_role("base")[0].uri == f"docker://{host}/science/base:1"
+        build.write_lock(folder, lock)
+        index(f"http://{host}/v2/science/base/manifests/1", {"amd64": other})
+        built = building.run(folder, tmp_path / "work", tmp_path / "cache")
+        assert built.env["GREETED"] == "yes"
+
+        index(f"http://{host}/v2/science/base/manifests/1", {"arm64": other, "s390x": mine})
+        with pytest.raises(RecipeError, match="is not made for amd64") as caught:
+            pin(folder, tmp_path)
+        assert caught.value.hint == "it has: arm64, s390x"
+    shutil.rmtree(tmp_path / "work")
+    building.run(folder, tmp_path / "work", tmp_path / "cache")  # and without any registry
+
+
+def push(layout: Path, to: str) -> str:
+    subprocess.run(["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}", to], check=True)
+    return json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+
+
+def index(url: str, platforms: dict[str, str]) -> None:
+    media = "application/vnd.oci.image.index.v1+json"
+    manifests = []
+    for arch, digest in platforms.items():
+        head = urllib.request.Request(
+            f"{url.rpartition('/')[0]}/{digest}", headers={"Accept": "application/vnd.oci.image.manifest.v1+json"}
+        )
+        with urllib.request.urlopen(head) as answer:
+            size = len(answer.read())
+        one = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": size}
+        manifests.append({**one, "platform": {"os": "linux", "architecture": arch}})
+    body = json.dumps({"schemaVersion": 2, "mediaType": media, "manifests": manifests}).encode()
+    put = urllib.request.Request(url, data=body, method="PUT", headers={"Content-Type": media})
+    urllib.request.urlopen(put).close()
 
 
 # Which images a Dockerfile needs
@@ -243,6 +312,7 @@ def test_the_files_of_the_cache_can_be_read_in_the_box(tmp_path: Path) -> None:
 
 
 def _with_path(folder: Path):
-    head = '[package]\nname = "a"\nversion = "1"\nsummary = "s"\nlicense = "MIT"\n[build]\nbuilder = "dockerfile"\n'
+    head = '[package]\nname = "a"\nversion = "1"\nsummary = "s"\nlicense = "MIT"\n[build]\nbuilder = "dockerfile"\nfile = "Dockerfile"\n'
     (folder / "computeops.toml").write_text(head + '[[sources]]\npath = "data"\n')
+    (folder / "Dockerfile").write_text("FROM scratch\n")
     return load(folder)

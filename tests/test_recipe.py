@@ -93,7 +93,7 @@ expect = "samtools 1.21"
 expect_exit = 0
 timeout = 60
 """
-SMALL = '[package]\nname = "a"\nversion = "1"\nsummary = "s"\nlicense = "MIT"\n[build]\nbuilder = "dockerfile"\n'
+SMALL = '[package]\nname = "a"\nversion = "1"\nsummary = "s"\nlicense = "MIT"\n[build]\nbuilder = "dockerfile"\nfile = "Dockerfile"\n'
 
 
 def problems(text: str) -> list[str]:
@@ -154,7 +154,12 @@ def test_an_unknown_variant_names_the_nearest() -> None:
         ('path = "patches"', 'path = "../patches"', 24, "inside the recipe's folder"),
         ('path = "patches"', 'path = "/etc/passwd"', 24, "inside the recipe's folder"),
         ('path = "patches"', 'path = "."', 24, "inside the recipe's folder"),
-        ('pypi = "cutadapt"', 'pypi = "cutadapt"\ngit = "https://a.example/b"', 31, "exactly one of url, git, path, debian, pypi"),
+        (
+            'pypi = "cutadapt"',
+            'pypi = "cutadapt"\ngit = "https://a.example/b"',
+            31,
+            "exactly one of url, git, path, debian, pypi",
+        ),
         ('builder = "debian"', 'builder = "debain"', 36, "did you mean 'debian'?"),
         ('file = "build.sh"', 'file = "a/../../b"', 37, "without .."),
         ('suite = "bookworm"', 'suite = "Book Worm"', 38, "a Debian suite"),
@@ -182,7 +187,9 @@ def test_a_problem_is_told_with_line_key_value_and_what_to_write(old: str, new: 
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
-    told = problems(FULL.replace('"1.21"', "1").replace('"debian"\nfile', '"debain"\nfile').replace("timeout = 60", 'timeout = "x"'))
+    told = problems(
+        FULL.replace('"1.21"', "1").replace('"debian"\nfile', '"debain"\nfile').replace("timeout = 60", 'timeout = "x"')
+    )
     assert [one.split(":")[1] for one in told] == ["3", "36", "66"]
 
 
@@ -199,12 +206,16 @@ def test_two_of_one_name_are_told() -> None:
 
 def test_options_of_one_builder_are_not_for_another() -> None:
     told = problems(SMALL + 'suite = "bookworm"\npackages = ["gcc"]\n')
-    assert [one.split(":")[1] for one in told] == ["8", "9"]
+    assert [one.split(":")[1] for one in told] == ["9", "10"]
     assert "debian" in told[0]
 
 
 def test_debian_needs_a_suite() -> None:
     assert "build.suite: is missing" in problems(SMALL.replace("dockerfile", "debian"))[0]
+
+
+def test_a_builder_needs_its_build_file() -> None:
+    assert "build.file: is missing" in problems(SMALL.replace('file = "Dockerfile"\n', ""))[0]
 
 
 @pytest.mark.parametrize("hidden", ["\x1b[31mred", "\x9b31m", "evil\u202etxt", "a\u2028b", "\ufefftext", "\x7f"])
@@ -249,7 +260,7 @@ def test_windows_line_ends_do_not_matter() -> None:
 
 
 def test_files_are_looked_for_beside_the_recipe(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_text(SMALL + 'file = "Dockerfile"\n')
+    (tmp_path / FILE_NAME).write_text(SMALL)
     with pytest.raises(RecipeError, match="there is no such file beside the recipe"):
         load(tmp_path)
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
@@ -269,9 +280,11 @@ def test_a_missing_recipe_says_how_to_write_one(tmp_path: Path) -> None:
 def test_the_digest_is_what_sha256sum_would_print(tmp_path: Path) -> None:
     import subprocess
 
-    (tmp_path / FILE_NAME).write_text(SMALL + 'file = "Dockerfile"\n')
+    (tmp_path / FILE_NAME).write_text(SMALL)
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
-    listing = subprocess.run(f"sha256sum Dockerfile {FILE_NAME} | sha256sum", shell=True, cwd=tmp_path, capture_output=True, check=True)
+    listing = subprocess.run(
+        f"sha256sum Dockerfile {FILE_NAME} | sha256sum", shell=True, cwd=tmp_path, capture_output=True, check=True
+    )
     assert digest(tmp_path).hex == listing.stdout.decode().split()[0]
 
 
@@ -305,7 +318,9 @@ def test_any_bytes_give_a_recipe_or_an_error_of_ours(data: bytes) -> None:
         parse(data)
 
 
-LEAVES = st.one_of(st.text(max_size=20), st.integers(-5, 90000), st.booleans(), st.floats(), st.lists(st.text(max_size=5), max_size=3))
+LEAVES = st.one_of(
+    st.text(max_size=20), st.integers(-5, 90000), st.booleans(), st.floats(), st.lists(st.text(max_size=5), max_size=3)
+)
 
 
 def _toml(value: Any) -> str:
@@ -314,8 +329,14 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, float):
-        return {"inf": "inf", "-inf": "-inf", "nan": "nan"}.get(str(value), repr(value) if "." in repr(value) else f"{value:.1f}")
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F") if isinstance(value, str) else str(value).lower()
+        return {"inf": "inf", "-inf": "-inf", "nan": "nan"}.get(
+            str(value), repr(value) if "." in repr(value) else f"{value:.1f}"
+        )
+    return (
+        json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+        if isinstance(value, str)
+        else str(value).lower()
+    )
 
 
 @st.composite

@@ -18,7 +18,7 @@ from computeops.errors import FormatError, NetworkError, NotFoundError, RecipeEr
 from computeops.model import Digest
 from computeops.recipe import Recipe, parse
 
-HEAD = '[package]\nname = "a"\nversion = "1"\nsummary = "s"\nlicense = "MIT"\n[build]\nbuilder = "dockerfile"\n'
+HEAD = '[package]\nname = "a"\nversion = "1"\nsummary = "s"\nlicense = "MIT"\n[build]\nbuilder = "dockerfile"\nfile = "Dockerfile"\n'
 
 
 def recipe(*tables: str) -> Recipe:

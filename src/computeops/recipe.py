@@ -186,7 +186,7 @@ class Build(Struct, frozen=True, kw_only=True):
 
     builder: Annotated[str, _text(r"[A-Za-z0-9_.-]+", "the name of a builder", "debian", "builder")]
     file: Inside = ""
-    """Definition file, Dockerfile or build.sh; empty: what the builder looks for."""
+    """Definition file, Dockerfile or build.sh; `debian` needs none."""
     suite: Suite = ""
     """`debian`: the release of Debian."""
     components: tuple[Suite, ...] = ("main",)
@@ -496,6 +496,12 @@ def _build_rules(build: Build) -> Iterator[tuple[str, Any, str]]:
         if build.build_packages and not build.file:
             yield "build_packages", _ABSENT, "are for a build.sh: set build.file too"
     elif build.builder in BUILDERS:
+        if not build.file:
+            yield (
+                "file",
+                _ABSENT,
+                f'is missing: must be what "{build.builder}" builds, for example "Dockerfile" or "a.def"',
+            )
         for key in ("suite", "packages", "build_packages", "snapshot"):
             if value := getattr(build, key):
                 yield key, value, f'is for the builder "debian", not "{build.builder}"'

@@ -163,9 +163,8 @@ def build(
 def inputs(folder: Path, recipe: Recipe) -> Digest:
     """Return the digest of what decides which inputs a build takes: `sources`, `build` and the build file."""
     parts = [msgspec.json.encode(recipe.sources, order="sorted"), msgspec.json.encode(recipe.build, order="sorted")]
-    name = recipe.build.file or find(recipe.build.builder).detect(folder)
-    if name:
-        parts.append((folder / name).read_bytes())
+    if recipe.build.file:
+        parts.append((folder / recipe.build.file).read_bytes())
     return Digest.of("".join(f"{Digest.of(part)}\n" for part in parts).encode())
 
 

@@ -65,7 +65,7 @@ def detect(folder: Path) -> str:
 
 def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
     """Refuse a definition file that starts from what cannot be pinned."""
-    file = build_file(folder, recipe, detect(folder))
+    file = build_file(folder, recipe)
     text = file.read_text(errors="replace")
     agents = set()
     for options in [{}, *(one.options for one in recipe.variants)]:
@@ -78,7 +78,7 @@ def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
 
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:
     """Pin the images that the stages of the definition file start from, for every variant."""
-    file = build_file(folder, recipe, detect(folder))
+    file = build_file(folder, recipe)
     text = file.read_text(errors="replace")
     wanted: dict[str, None] = {}
     for options in [{}, *(one.options for one in recipe.variants)]:
@@ -92,7 +92,7 @@ def build(job: Job) -> Built:
     """Run the definition file and take the root filesystem of its last stage."""
     proc.need("apptainer")
     place, output = job.place, log.path(job)
-    file = build_file(job.folder, job.recipe, detect(job.folder))
+    file = build_file(job.folder, job.recipe)
     original, text = place.work / "original.def", place.work / "pinned.def"
     shutil.copyfile(file, original)
     _check_options(original.read_text(errors="replace"), job.options, file.name)

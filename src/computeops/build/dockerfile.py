@@ -37,7 +37,7 @@ def detect(folder: Path) -> str:
 
 def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
     """Refuse a Dockerfile whose images cannot be told."""
-    file = build_file(folder, recipe, detect(folder))
+    file = build_file(folder, recipe)
     for options in [{}, *(one.options for one in recipe.variants)]:
         instructions.images(file.read_text(errors="replace"), options, file.name)
     return ()
@@ -45,7 +45,7 @@ def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
 
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:
     """Pin the images that the Dockerfile takes files from, for every variant."""
-    file = build_file(folder, recipe, detect(folder))
+    file = build_file(folder, recipe)
     text = file.read_text(errors="replace")
     variants = [{}, *(one.options for one in recipe.variants)]
     wanted = {image: None for options in variants for _, image in instructions.images(text, options, file.name)}
@@ -56,7 +56,7 @@ def build(job: Job) -> Built:
     """Run the Dockerfile and take its last stage."""
     proc.need("buildah")
     place, output = job.place, log.path(job)
-    file = build_file(job.folder, job.recipe, detect(job.folder))
+    file = build_file(job.folder, job.recipe)
     text = file.read_text(errors="replace")
     laid = context.lay(job, place.work / "context")
     (place.work / "Dockerfile").write_text(text)
@@ -80,20 +80,15 @@ def build(job: Job) -> Built:
     )
 
 
-def build_file(folder: Path, recipe: Recipe, found: str) -> Path:
-    """Return the recipe's build file, or the one that was `found`.
+def build_file(folder: Path, recipe: Recipe) -> Path:
+    """Return the recipe's build file.
 
     Raises:
-        RecipeError: there is none, or it is larger than `LIMITS.build_file_bytes`.
+        RecipeError: it is larger than `LIMITS.build_file_bytes`.
     """
-    name = recipe.build.file or found
-    if not name:
-        raise RecipeError(
-            f"there is no build file for {recipe.build.builder} in {folder}", hint="name it in build.file"
-        )
-    file = folder / name
+    file = folder / recipe.build.file
     if file.stat().st_size > LIMITS.build_file_bytes:
-        raise RecipeError(f"{name} has more than {LIMITS.build_file_bytes} bytes")
+        raise RecipeError(f"{recipe.build.file} has more than {LIMITS.build_file_bytes} bytes")
     return file
 
 

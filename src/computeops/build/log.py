@@ -8,6 +8,7 @@ from computeops.build.model import Job
 from computeops.errors import BuildError
 
 _TAIL = 30
+_HINTS = {"No space left on device": "free some space, or set COMPUTEOPS_TMP to a folder on a larger disk"}
 
 
 def path(job: Job) -> Path:
@@ -49,5 +50,7 @@ def follow(
             proc.stream(argv, line=line, error=BuildError)
         except BuildError as error:
             shown = "\n".join(f"  {text}" for text in tail)
-            known = [hint for sign, hint in (hints or {}).items() if sign in shown]
-            raise BuildError(f"{what} failed:\n{shown}", hint="; ".join([*known, f"all output is in {log}"])) from error
+            known = [hint for sign, hint in {**_HINTS, **(hints or {})}.items() if sign.lower() in shown.lower()]
+            raise BuildError(
+                f"{what} failed:\n{shown}", hint="; ".join([*dict.fromkeys(known), f"all output is in {log}"])
+            ) from error

@@ -41,9 +41,9 @@ mount -t tmpfs -o mode=755 run "$root/run"
 for one in /tmp /var/tmp; do [ ! -d "$root$one" ] || mount -t tmpfs -o mode=1777 tmp "$root$one"; done
 while read -r _ _ _ _ point options _; do
     case $point in
-        "$root" | "$root"/proc* | "$root"/run | "$root"/tmp | "$root"/var/tmp | "$root$root"*) ;;
-        # for an ordinary user the owners of the files are enough where a mount cannot be changed
-        "$root"/*) mount -o "remount,bind,ro,${options#*,}" "$point" 2>/dev/null || [ "$STRICT" = no ] ;;
+        "$root" | "$root"/proc* | "$root"/run | "$root"/tmp | "$root"/var/tmp* | "$root$root"*) ;;
+        # where a mount cannot be changed, the owners of its files are enough: nobody in the box is one of them
+        "$root"/*) mount -o "remount,bind,ro,${options#*,}" "$point" 2>/dev/null || : ;;
     esac
 done < /proc/self/mountinfo
 for one in null zero full random urandom tty; do
@@ -61,7 +61,7 @@ ln -s fd/2 "$root/dev/stderr"
 while [ "$1" != -- ]; do
     if [ -d "$2" ]; then mkdir -p "$root$2"; else mkdir -p "$root${2%/*}"; [ -e "$root$2" ] || : > "$root$2"; fi
     mount --bind "$2" "$root$2"
-    [ "$1" = rw ] || mount -o remount,bind,ro "$root$2" 2>/dev/null || [ "$STRICT" = no ]
+    [ "$1" = rw ] || mount -o remount,bind,ro "$root$2" 2>/dev/null || :
     shift 2
 done
 shift
@@ -113,6 +113,9 @@ def box(work: Path, *, readable: Sequence[Path] = (), network: bool = False) -> 
     if os.geteuid() == 0:
         for one in (work, folder):
             os.chown(one, _ROOTS_RANGE, _ROOTS_RANGE)
+    (work / ".box.sh").write_text(_SCRIPT)
+    if network and (names := Path("/etc/resolv.conf").resolve()).is_relative_to("/run"):
+        readable = [*readable, names]
     made = Box(folder, tuple(_prefix(root, work, [one.resolve() for one in readable], network=network)))
     done = proc.capture(made.argv("true"))
     if done.returncode != 0:
@@ -127,11 +130,11 @@ def box(work: Path, *, readable: Sequence[Path] = (), network: bool = False) -> 
 
 def _prefix(root: Path, work: Path, readable: Sequence[Path], *, network: bool) -> Iterator[str]:
     is_root = os.geteuid() == 0
-    yield from ("env", f"STRICT={'yes' if is_root else 'no'}", "unshare", "--mount")
+    yield from ("unshare", "--mount")
     if not is_root:
         proc.need("newuidmap")
         yield from ("--user", "--map-root-user", "--map-auto")
-    yield from ("sh", "-c", _SCRIPT, "box", str(root))
+    yield from ("sh", str(work / ".box.sh"), str(root))
     for one in readable:
         yield from ("ro", str(one))
     yield from ("rw", str(work), "--", "unshare", "--user")

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
+from isal import igzip_lib
+
 from computeops.errors import FormatError, LimitError
 from computeops.limits import LIMITS, MIB
 from computeops.model import Digest
@@ -183,8 +185,6 @@ def _inflated(file: BinaryIO, head: bytes) -> Iterator[bytes]:
 
 
 def _new_gzip() -> Any:
-    from isal import igzip_lib
-
     return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
 
 
@@ -201,7 +201,7 @@ def _bounded(file: BinaryIO, data: bytes, new: Any) -> Iterator[bytes]:
     while True:
         try:
             out = engine.decompress(data, _CHUNK)
-        except (OSError, ValueError, EOFError, zlib.error, zstd.ZstdError, RuntimeError) as error:
+        except (OSError, ValueError, EOFError, igzip_lib.IsalError, zstd.ZstdError, RuntimeError) as error:
             raise FormatError(f"a layer cannot be decompressed: {error}") from error
         unpacked += len(out)
         if unpacked > _FREE_BYTES + packed * LIMITS.inflate_ratio or unpacked > LIMITS.image_bytes:

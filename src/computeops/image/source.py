@@ -51,10 +51,13 @@ class Source:
 
         A SIF of ours has the UUID that belongs to its config; Apptainer copies configs, and changes the content.
         """
-        if not self.config or len(stored.diff_ids(self.config)) != 1:
+        if not self.config:
             return False
         if self.sif is not None:
-            return self.sif.uuid == named_for(str(Digest.of(self.config)))
+            ours = self.sif.uuid == named_for(str(Digest.of(self.config)))
+            return ours and len(stored.diff_ids(self.config)) == 1
+        if len(stored.diff_ids(self.config)) != 1:
+            return False
         history = oci.document(self.config).get("history")
         first = history[0] if isinstance(history, list) and history else None
         return isinstance(first, dict) and first.get("created_by") == CREATED_BY
@@ -117,7 +120,8 @@ class Source:
             return replace(declared, arch=declared.arch or arch)
         tree = self.tree()
         files = read_files(tree, {_LABELS, _RUNSCRIPT, _RUN}.__contains__, LIMITS.config_bytes, _only_singularity)
-        carried = oci.describe(oci.document(self.config)) if self.config else oci.Description("")
+        # Apptainer keeps of an image config only the object "config".
+        carried = oci.describe({"config": oci.document(self.config)}) if self.config else oci.Description("")
         command = next((f"/{path}" for path in (_RUN, _RUNSCRIPT) if path in files), "")
         return replace(
             carried,

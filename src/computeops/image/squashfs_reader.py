@@ -11,12 +11,13 @@ import os
 import stat
 import struct
 import sys
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
+
+from isal import igzip_lib
 
 from computeops.errors import FormatError, LimitError
 from computeops.limits import LIMITS, MIB
@@ -163,7 +164,7 @@ class Filesystem:
     def _unpack(self, packed: bytes, limit: int, what: str) -> bytes:
         try:
             data, whole = self._inflate(packed, limit)
-        except (OSError, ValueError, EOFError, zlib.error, zstd.ZstdError, lzma.LZMAError, RuntimeError) as error:
+        except (OSError, ValueError, EOFError, igzip_lib.IsalError, zstd.ZstdError, lzma.LZMAError, RuntimeError) as error:
             raise self._broken(f"{what} cannot be decompressed: {error}") from error
         if not whole:
             raise self._broken(f"{what} unpacks to more than {limit} bytes, or ends too early")
@@ -463,8 +464,6 @@ class _Cursor:
 
 
 def _gunzip(packed: bytes, limit: int) -> tuple[bytes, bool]:
-    from isal import igzip_lib
-
     engine = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
     data = engine.decompress(packed, limit + 1)
     return data, engine.eof and len(data) <= limit

@@ -73,7 +73,8 @@ class Settings:
         )
         default_file = _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "config.toml"
         file = Path(environ.get("COMPUTEOPS_CONFIG") or default_file)
-        from_file = _read(file) if file.exists() or "COMPUTEOPS_CONFIG" in environ else {}
+        there = os.access(file, os.F_OK)  # Path.exists raises where a folder above may not be entered
+        from_file = _read(file) if there or "COMPUTEOPS_CONFIG" in environ else {}
         from_environ = {
             f.name: environ[f"COMPUTEOPS_{f.name.upper()}"]
             for f in fields(cls)

@@ -2,18 +2,22 @@
 
 import contextlib
 import os
-import selectors
 import shlex
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from computeops.errors import ComputeOpsError, EngineError, MissingProgramError
+
+if TYPE_CHECKING:  # `become`, the hot path, needs neither subprocess nor shutil, which cost 5 ms
+    from subprocess import CompletedProcess
+    from subprocess import Popen as Process
+
+PIPE, STDOUT, DEVNULL = -1, -2, -3
+"""As `subprocess` has them."""
 
 _PACKAGES = {
     "apptainer": "apptainer",
@@ -34,6 +38,8 @@ _TAIL_LINES = 30
 
 def find(program: str) -> str | None:
     """Return the path of `program`, or None if it is not installed."""
+    import shutil
+
     return shutil.which(program)
 
 
@@ -81,8 +87,10 @@ def capture(
     stdin: bytes | None = None,
     timeout: float | None = None,
     error: type[ComputeOpsError] = ComputeOpsError,
-) -> subprocess.CompletedProcess[bytes]:
+) -> "CompletedProcess[bytes]":
     """Run `argv` to its end, whatever its exit code, and return exit code and output."""
+    import subprocess
+
     need(argv[0])
     source = subprocess.DEVNULL if stdin is None else None
     try:
@@ -115,6 +123,8 @@ def observe(
     Raises:
         MissingProgramError: `argv[0]` is not installed.
     """
+    import selectors
+
     began = time.monotonic()
     with start(argv, env=env, cwd=cwd, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, new_session=True) as child:
         assert child.stdout is not None
@@ -137,6 +147,8 @@ def observe(
 
 
 def _ends(child: "Process[bytes]", seconds: float) -> bool:
+    import subprocess
+
     try:
         child.wait(max(seconds, 0))
     except subprocess.TimeoutExpired:
@@ -165,9 +177,7 @@ def stream(
         ComputeOpsError: as `error`, with the last lines, if the exit code is not 0.
     """
     tail: list[str] = []
-    with start(
-        argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as child:
+    with start(argv, env=env, cwd=cwd, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT) as child:
         assert child.stdout is not None
         for raw in child.stdout:
             text = raw.decode(errors="replace").rstrip("\n")
@@ -187,8 +197,10 @@ def start(
     stderr: int | IO[bytes] | None = None,
     pass_fds: Sequence[int] = (),
     new_session: bool = False,
-) -> subprocess.Popen[bytes]:
+) -> "Process[bytes]":
     """Start `argv` and return the running process; use it as a context manager."""
+    import subprocess
+
     need(argv[0])
     return subprocess.Popen(
         list(argv),
@@ -200,12 +212,6 @@ def start(
         pass_fds=pass_fds,
         start_new_session=new_session,
     )
-
-
-PIPE = subprocess.PIPE
-DEVNULL = subprocess.DEVNULL
-STDOUT = subprocess.STDOUT
-Process = subprocess.Popen
 
 
 def become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:

@@ -32,6 +32,12 @@ class Settings:
     """Folder of the jobs that were submitted, with their scripts and logs; the machines that compute must see it."""
     scheduler: str = ""
     """Where `submit` sends jobs; empty: it must be named."""
+    advisories: Path
+    """File of the index of advisories that `scan` asks; it may lie on a read-only file system."""
+    feeds: str = ""
+    """Address or folder of a mirror of advisory feeds; empty: their public addresses."""
+    stale_days: int = 7
+    """After so many days without an update advisories are too old to call an image clean."""
     key: str = ""
     """Name of the key that signs what is built; empty: none."""
     policy: str = ""
@@ -69,6 +75,7 @@ class Settings:
             keys=_xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "keys",
             credentials=_xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "credentials.json",
             job_records=_xdg(environ, "XDG_STATE_HOME", home / ".local/state") / "jobs",
+            advisories=_xdg(environ, "XDG_DATA_HOME", home / ".local/share") / "advisories.sqlite",
             tmp=Path(environ.get("TMPDIR") or "/var/tmp"),  # noqa: S108  build trees are too big for a /tmp in memory
         )
         default_file = _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "config.toml"

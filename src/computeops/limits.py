@@ -55,6 +55,18 @@ class Limits:
     """All files of one image that record packages, together: databases, file lists, copyright files, metadata."""
     package_records: int = 250_000
     """Packages of one image, and files that record them."""
+    feed_bytes: int = 4 * GIB
+    """One file of a feed of advisories, as it is fetched."""
+    feed_unpacked_bytes: int = 32 * GIB
+    """All records of one feed, unpacked."""
+    advisory_bytes: int = 16 * MIB
+    """One advisory, or what a tracker says of one package."""
+    advisories: int = 2_000_000
+    """Advisories of one feed."""
+    index_bytes: int = 16 * GIB
+    """An index of advisories that is imported."""
+    vex_bytes: int = 64 * MIB
+    """A VEX document or an ignore file."""
     test_output_bytes: int = 1 * MIB
     """Output of one test, both streams together; of more, the beginning and the end are kept."""
     http_seconds: float = 60.0

@@ -9,6 +9,7 @@ import sys
 from computeops import __version__
 
 VERBS = {
+    "advisories": "scan",
     "build": "recipe",
     "cancel": "jobs",
     "convert": "image",
@@ -28,6 +29,7 @@ VERBS = {
     "push": "store",
     "run": "run",
     "sbom": "evidence",
+    "scan": "scan",
     "schema": "recipe",
     "search": "store",
     "shell": "run",

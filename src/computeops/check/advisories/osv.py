@@ -1,0 +1,258 @@
+"""Records of the OSV schema (https://ossf.github.io/osv-schema, 1.7) as advisories.
+
+A version is affected if it is listed, or in one of the ranges. A range is its events in the order of versions, whatever
+their order in the record. GIT ranges speak of commits and say nothing about an installed package.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+
+import msgspec
+
+from computeops.check import versions
+from computeops.check.advisories import cvss
+from computeops.check.advisories.ecosystem import is_distribution, name_of, normal, scheme
+from computeops.check.advisories.model import SEVERITIES, Advisory, Affected, Span, State
+from computeops.errors import FormatError
+
+_CVE = re.compile(r"(?:[A-Za-z]+-)?(CVE-\d{4}-\d{4,19})")
+_NO_FAULT = re.compile(r"(?:ALBA|ALEA|RHBA|RHEA|RLBA|RLEA)-")
+"""Updates that repair or add something: no vulnerability unless one is named."""
+_STREAM = re.compile(r"(?:^|: |\s)([A-Za-z][\w.+-]*:[\w.+-]+) (?:[a-z, ]+)?(?:update|enhancement)")
+_WORDS: Mapping[str, str] = {
+    "critical": "critical",
+    "important": "high",
+    "high": "high",
+    "moderate": "medium",
+    "medium": "medium",
+    "low": "low",
+    "negligible": "negligible",
+    "unimportant": "negligible",
+    "none": "negligible",
+}
+_SUMMARY_CHARS = 300
+_LONGEST_NAME = 512
+_LONGEST_VERSION = 1024
+_CLOSES, _OPENS = 0, 1
+
+
+class _Event(msgspec.Struct):
+    introduced: str | None = None
+    fixed: str | None = None
+    last_affected: str | None = None
+
+
+class _Range(msgspec.Struct):
+    type: str = ""
+    events: list[_Event] | None = None
+
+
+class _Package(msgspec.Struct):
+    ecosystem: str = ""
+    name: str = ""
+
+
+class _Severity(msgspec.Struct):
+    type: str = ""
+    score: str = ""
+
+
+class _Affected(msgspec.Struct):
+    package: _Package | None = None
+    ranges: list[_Range] | None = None
+    versions: list[str] | None = None
+    severity: list[_Severity] | None = None
+    ecosystem_specific: msgspec.Raw = msgspec.Raw(b"null")
+    database_specific: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Record(msgspec.Struct):
+    id: str
+    modified: str
+    withdrawn: str | None = None
+    summary: str | None = ""
+    details: str | None = ""
+    aliases: list[str] | None = None
+    upstream: list[str] | None = None
+    related: list[str] | None = None
+    severity: list[_Severity] | None = None
+    affected: list[_Affected] | None = None
+    database_specific: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_DECODER = msgspec.json.Decoder(_Record)
+
+
+def read(data: bytes) -> tuple[str, Advisory | None]:
+    """Return the id of a record, and what it says; None if it is withdrawn or says nothing about any package.
+
+    Raises:
+        FormatError: it is no record of the OSV schema.
+    """
+    try:
+        record = _DECODER.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"not a record of the OSV schema: {error}") from error
+    if not 0 < len(record.id) <= _LONGEST_NAME or not record.id.isprintable():
+        raise FormatError(f"a record without an id: {record.id[:80]!r}")
+    return record.id, None if record.withdrawn else _advisory(record)
+
+
+def _advisory(record: _Record) -> Advisory | None:
+    affected = tuple(one for entry in record.affected or () if (one := _affected(entry, record)) is not None)
+    distribution = any(is_distribution(one.ecosystem) for one in affected)
+    vulnerabilities, aliases = _names(record, distribution=distribution)
+    if not affected or (_NO_FAULT.match(record.id) and vulnerabilities == (record.id,)):
+        return None
+    rated = [*(record.severity or ()), *(one for entry in record.affected or () for one in entry.severity or ())]
+    vector, score = _vector(rated)
+    word = _word(rated, record)
+    text = " ".join((record.summary or record.details or "")[: 2 * _SUMMARY_CHARS].split())[:_SUMMARY_CHARS]
+    return Advisory(
+        record.id,
+        record.modified,
+        "".join(one for one in text if one.isprintable()),
+        vulnerabilities,
+        aliases,
+        word or cvss.severity(score),
+        score,
+        vector,
+        affected,
+    )
+
+
+def _names(record: _Record, *, distribution: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the vulnerabilities that a record is about, and other names of it where it is about one.
+
+    Distributions publish what they repaired together: each CVE is a vulnerability of its own, wherever the record names
+    it (`upstream`; older ones in `aliases`, AlmaLinux in `related`). Elsewhere `aliases` are names of one bug.
+    """
+    own = _cve(record.id)
+    listed = [*(record.aliases or ()), *(record.upstream or ())]
+    if own:
+        return (own,), tuple(dict.fromkeys(one for one in (record.id, *listed) if one != own))
+    if distribution:
+        found = [cve for one in listed if (cve := _cve(one))]
+        found = found or [cve for one in record.related or () if (cve := _cve(one))]
+        return tuple(dict.fromkeys(found)) or (record.id,), ()
+    cves = sorted({cve for one in listed if (cve := _cve(one))})
+    name = cves[0] if cves else record.id
+    return (name,), tuple(dict.fromkeys(one for one in (record.id, *cves, *listed) if one != name))
+
+
+def _cve(name: str) -> str:
+    """Return the CVE that `CVE-...`, `DEBIAN-CVE-...` or `UBUNTU-CVE-...` names, or ""."""
+    match = _CVE.fullmatch(name)
+    return match[1] if match else ""
+
+
+def _affected(entry: _Affected, record: _Record) -> Affected | None:
+    package = entry.package
+    if package is None or not package.ecosystem or not 0 < len(package.name) <= _LONGEST_NAME:
+        return None
+    ecosystem = normal(package.ecosystem)
+    key = key_function(ecosystem)
+    spans = [span for one in entry.ranges or () if one.type != "GIT" for span in _spans(one.events or (), key)]
+    listed = (key(version) for version in entry.versions or () if len(version) <= _LONGEST_VERSION)
+    spans += [Span(one, one, closed=True) for one in dict.fromkeys(listed) if not _within(one, spans)]
+    if not spans:
+        return None
+    specific = _rating(entry.ecosystem_specific) or _rating(entry.database_specific)
+    state = State.END_OF_LIFE if specific == "end-of-life" else State.AFFECTED
+    module = _stream(record) if any(".module" in span.fixed for span in spans) else ""
+    name = name_of(ecosystem, package.name)
+    return Affected(ecosystem, name, tuple(spans), state, _WORDS.get(specific.rstrip("*"), ""), module)
+
+
+def _within(key: bytes, spans: Sequence[Span]) -> bool:
+    return any(span.holds(key) for span in spans)
+
+
+@lru_cache(maxsize=4096)
+def _key_cache(ecosystem: str) -> Callable[[str], bytes]:
+    # The same versions come in one advisory after the other: bounded, so that no feed fills the memory.
+    return lru_cache(maxsize=65536)(versions.SCHEMES[scheme(ecosystem)])
+
+
+def key_function(ecosystem: str) -> Callable[[str], bytes]:
+    """Return the function that makes the keys of an ecosystem's versions, and remembers the last ones."""
+    return _key_cache(ecosystem.partition(":")[0])
+
+
+def _spans(events: Iterable[_Event], key: Callable[[str], bytes]) -> list[Span]:
+    """Return what is affected by a range: its events sorted by version, opened and closed in turn."""
+    points: list[tuple[bytes, int, bool, str]] = []
+    for event in events:
+        for text, kind, closed in (
+            (event.introduced, _OPENS, False),
+            (event.fixed, _CLOSES, False),
+            (event.last_affected, _CLOSES, True),
+        ):
+            if text is not None and len(text) <= _LONGEST_VERSION:
+                points.append((b"" if text == "0" and not closed else key(text), kind, closed, text))
+    points.sort(key=lambda point: (point[0], point[2], point[1]))
+    return list(_walk(points))
+
+
+def _walk(points: Sequence[tuple[bytes, int, bool, str]]) -> Iterable[Span]:
+    closing = {at for at, kind, _, _ in points if kind == _CLOSES}
+    last = max((number for number, point in enumerate(points) if point[1] == _CLOSES), default=-1)
+    low: bytes | None = None
+    for number, (at, kind, closed, text) in enumerate(points):
+        if kind == _OPENS:
+            # 1.0 introduces and 1.0 fixes: nothing is affected from there on, unless a later event ends it again.
+            if low is None and (at not in closing or number < last):
+                low = at
+        elif low is not None:
+            if at > low or closed:
+                yield Span(low, at, closed, "" if closed else text)
+            low = None
+    if low is not None:
+        yield Span(low)
+
+
+def _vector(rated: Sequence[_Severity]) -> tuple[str, float | None]:
+    """Return the vector of the newest version of CVSS that has a score, and that score."""
+    vectors = sorted((one for one in rated if one.type.startswith("CVSS_")), key=lambda one: one.type, reverse=True)
+    for one in vectors:
+        if (score := cvss.score(one.score)) is not None:
+            return one.score, score
+    return (vectors[0].score[:300], None) if vectors else ("", None)
+
+
+def _word(rated: Sequence[_Severity], record: _Record) -> str:
+    """Return the vendor's own rating: Ubuntu's, or a word that the database keeps."""
+    said = next((one.score.lower() for one in rated if not one.type.startswith("CVSS_")), "")
+    word = _WORDS.get(said or _rating(record.database_specific), "")
+    if not word:
+        # Red Hat and those that rebuild it write it before the colon: "Important: sudo security update".
+        word = _WORDS.get((record.summary or "").partition(":")[0].lower(), "")
+    assert not word or word in SEVERITIES
+    return word
+
+
+class _Specific(msgspec.Struct):
+    severity: msgspec.Raw = msgspec.Raw(b"null")
+    urgency: msgspec.Raw = msgspec.Raw(b"null")
+
+
+def _rating(raw: msgspec.Raw) -> str:
+    """Return the `severity` or `urgency` of an object whose form every database chooses for itself."""
+    data = bytes(raw)
+    if b'"severity"' not in data and b'"urgency"' not in data:
+        return ""
+    try:
+        specific = msgspec.json.decode(data, type=_Specific)
+        for one in (specific.urgency, specific.severity):
+            if bytes(one)[:1] == b'"':
+                return str(msgspec.json.decode(one)).lower()[:40]
+    except (msgspec.MsgspecError, RecursionError):
+        pass
+    return ""
+
+
+def _stream(record: _Record) -> str:
+    """Return the stream of the module that a record is about: `nodejs:12` in "nodejs:12 security update"."""
+    match = _STREAM.search(record.summary or "")
+    return match[1] if match else ""

@@ -1,0 +1,223 @@
+"""Packages against advisories: which record speaks about which version of what.
+
+A package of a distribution is judged by that distribution alone, by the name and version of its source package where
+the advisories name those. A package of a language is judged by its language, unless a package of the distribution owns
+its files: then the distribution has repaired it under a version of its own.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from computeops.check.advisories import cvss
+from computeops.check.advisories.ecosystem import by_binary_name, name_of, of_kind, of_system
+from computeops.check.advisories.lookup import Facts, Hit, Index, Notice
+from computeops.check.advisories.model import State
+from computeops.check.advisories.osv import key_function
+from computeops.check.findings import Confidence, Finding, rank
+from computeops.check.inventory import Inventory, Package
+from computeops.check.versions import deb, rpm
+
+_DISTRIBUTION_KINDS = frozenset({"deb", "rpm", "apk"})
+_KERNEL = frozenset({"linux", "kernel", "linux-lts"})
+_KERNEL_REASON = "headers of a kernel: a container runs the kernel of its host"
+_QUIET_STATES = {
+    State.NOT_AFFECTED: "not affected, says the distribution",
+    State.UNDER_INVESTIGATION: "under investigation",
+}
+_VENDOR_PREFIXES = ("CVE-", "DEBIAN-CVE-", "UBUNTU-CVE-", "ALPINE-CVE-", "TEMP-")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Under which name and version advisories of an ecosystem are asked for a package."""
+
+    ecosystem: str
+    name: str
+    version: str
+    confidence: Confidence = Confidence.CONFIRMED
+
+
+class Matcher:
+    """Finds what advisories say about the packages of an inventory; remembers what packages of one source share."""
+
+    def __init__(self, index: Index, inventory: Inventory) -> None:
+        self._index = index
+        self._system = of_system(inventory.system)
+        self._probable = inventory.system.id == "centos"
+        self._covered: dict[str, bool] = {}
+        self._notices: dict[int, Notice] = {}
+        self._facts: dict[tuple[str, ...], Facts] = {}
+        self._answers: dict[tuple[Question, bool], Sequence[tuple[Hit, Notice]]] = {}
+        self._numbers: dict[tuple[str, str], int | None] = {}
+
+    def covered(self, package: Package) -> str:
+        """Return "" if somebody publishes advisories about packages like this and we have them, else what lacks."""
+        wanted = self._system if package.kind in _DISTRIBUTION_KINDS else (of_kind(package.kind),)
+        if not any(wanted):
+            return "nobody publishes advisories for it that are read here"
+        if not any(self._covers(one) for one in wanted):
+            return f"the index has no advisories for {wanted[0]}"
+        return ""
+
+    def _covers(self, ecosystem: str) -> bool:
+        if ecosystem not in self._covered:
+            self._covered[ecosystem] = self._index.covers(ecosystem)
+        return self._covered[ecosystem]
+
+    def questions(self, package: Package) -> Iterator[Question]:
+        """Yield what is to be asked about a package."""
+        if package.kind not in _DISTRIBUTION_KINDS:
+            if ecosystem := of_kind(package.kind):
+                yield Question(ecosystem, name_of(ecosystem, package.name), package.version)
+            return
+        confidence = Confidence.PROBABLE if self._probable else Confidence.CONFIRMED
+        source = (package.source or package.name, package.source_version or package.version)
+        if package.kind == "deb":
+            source = (source[0], deb.source_version(source[1]))
+        for ecosystem in self._system:
+            named = [(package.name, package.version), source]
+            if not by_binary_name(ecosystem):
+                named = [source] if package.kind != "rpm" else [source, (package.name, package.version)]
+            # The second name is only for data that spells the ecosystem's names the other way.
+            name, version = next((one for one in named if self._number(ecosystem, one[0]) is not None), named[0])
+            yield Question(ecosystem, name, version, confidence)
+
+    def _number(self, ecosystem: str, name: str) -> int | None:
+        if (ecosystem, name) not in self._numbers:
+            self._numbers[ecosystem, name] = self._index.package(ecosystem, name)
+        return self._numbers[ecosystem, name]
+
+    def findings(self, package: Package) -> Iterator[Finding]:
+        """Yield what is wrong with a package; also what is said not to be wrong with it, as suppressed."""
+        for question in self.questions(package):
+            number = self._number(question.ecosystem, question.name)
+            if number is None:
+                continue
+            hits = self._hits(number, question, package)
+            for vulnerability, said in self._grouped(hits).items():
+                yield from self._finding(package, question, vulnerability, said, number)
+
+    def _hits(self, number: int, question: Question, package: Package) -> Sequence[tuple[Hit, Notice]]:
+        fits = _fitting(package)
+        asked = (question, package.kind == "rpm" and rpm.modular(package.version))
+        if asked not in self._answers:
+            key = key_function(question.ecosystem)(question.version)
+            found = (hit for hit in self._index.hits(number, key) if fits(hit))
+            self._answers[asked] = [(hit, self._notice(hit.advisory)) for hit in found]
+        return self._answers[asked]
+
+    def _notice(self, advisory: int) -> Notice:
+        if advisory not in self._notices:
+            self._notices[advisory] = self._index.notice(advisory)
+        return self._notices[advisory]
+
+    def _grouped(self, hits: Sequence[tuple[Hit, Notice]]) -> Mapping[str, Sequence[tuple[Hit, Notice]]]:
+        """Return the hits by vulnerability; records whose names of it overlap are about one."""
+        groups: dict[str, list[tuple[Hit, Notice]]] = {}
+        chosen: dict[str, str] = {}
+        for hit, notice in sorted(hits, key=lambda one: one[1].vulnerabilities):
+            for vulnerability in notice.vulnerabilities:
+                names = [vulnerability, *notice.aliases] if len(notice.vulnerabilities) == 1 else [vulnerability]
+                group = next((chosen[name] for name in names if name in chosen), vulnerability)
+                chosen.update(dict.fromkeys(names, group))
+                groups.setdefault(group, []).append((hit, notice))
+        return groups
+
+    def _finding(
+        self, package: Package, question: Question, vulnerability: str, said: Sequence[tuple[Hit, Notice]], number: int
+    ) -> Iterator[Finding]:
+        said = self._decisive(said, vulnerability, number)
+        if not said:
+            return
+        names = tuple(dict.fromkeys([vulnerability, *(name for _, notice in said for name in notice.aliases)]))
+        if names not in self._facts:
+            self._facts[names] = self._index.facts(names)
+        facts, key = self._facts[names], key_function(question.ecosystem)
+        severity, score, vector, source = _severity(said, facts)
+        fixes = [hit.fixed for hit, _ in said if hit.fixed]
+        states = [hit.state for hit, _ in said]
+        state = State.AFFECTED if fixes and State.NOT_AFFECTED not in states else max(states)
+        best = max(
+            (notice for _, notice in said), key=lambda one: (len(one.summary) > 0, len(one.vulnerabilities) == 1)
+        )
+        finding = Finding(
+            id=vulnerability,
+            package=package,
+            ecosystem=question.ecosystem,
+            asked_name=question.name,
+            asked_version=question.version,
+            advisories=tuple(sorted({notice.id for _, notice in said})),
+            aliases=names[1:],
+            severity=severity,
+            severity_source=source,
+            score=score,
+            vector=vector,
+            # Of several updates about one vulnerability only the last repaired all of it.
+            fixed=max(fixes, key=key) if fixes else "",
+            state=state,
+            exploited=facts.exploited,
+            likely=facts.likely,
+            confidence=question.confidence,
+            summary=best.summary,
+            note="the fix is in Ubuntu Pro" if question.ecosystem.startswith("Ubuntu:Pro") and fixes else "",
+        )
+        yield _judged(finding, states)
+
+    def _decisive(
+        self, said: Sequence[tuple[Hit, Notice]], vulnerability: str, number: int
+    ) -> Sequence[tuple[Hit, Notice]]:
+        """Return the records that decide: what the vendor says of this very vulnerability, before its notices.
+
+        A notice about several vulnerabilities may name one that does not concern this release. But where the vendor
+        knows no fix, and a notice brings one, the notice is newer.
+        """
+        direct = [one for one in said if _is_direct(one[1].id)]
+        if denied := [one for one in direct if one[0].state is State.NOT_AFFECTED]:
+            return denied
+        if any(hit.high is not None for hit, _ in direct):
+            return said
+        # What is known of other versions of this package: a fix there means that this version has it already.
+        others = [(_is_direct(name), high) for name, high in self._index.about(number, vulnerability)]
+        settling = (high is not None for is_direct, high in others if is_direct is not bool(direct))
+        return () if len(direct) in {0, len(said)} and any(settling) else said
+
+
+def _is_direct(name: str) -> bool:
+    """Return whether a record of this name is what a vendor says of one vulnerability, not a notice of an update."""
+    return name.startswith(_VENDOR_PREFIXES)
+
+
+def _fitting(package: Package) -> Callable[[Hit], bool]:
+    """Return whether a record can be about a package: those of a module only about others of it."""
+    if package.kind != "rpm":
+        return lambda _: True
+    modular = rpm.modular(package.version)
+    return lambda hit: not hit.fixed or rpm.modular(hit.fixed) == modular
+
+
+def _severity(said: Sequence[tuple[Hit, Notice]], facts: Facts) -> tuple[str, float | None, str, str]:
+    """Return severity, score, vector and who says so: the vendor's own word first, then CVSS, of anybody.
+
+    A notice about several vulnerabilities is rated as the worst of them, and so is asked last.
+    """
+    scored = max((notice for _, notice in said), key=lambda one: -1.0 if one.score is None else one.score)
+    own = scored.score is not None and len(scored.vulnerabilities) == 1
+    score, vector, by = (
+        (scored.score, scored.vector, scored.id) if own else (facts.score, facts.vector, facts.scored_by)
+    )
+    rated = [(hit.severity, notice.feed) for hit, notice in said if hit.severity]
+    rated = rated or [(one.severity, one.feed) for _, one in said if len(one.vulnerabilities) == 1]
+    word, source = max(rated, key=lambda one: rank(one[0]), default=("unknown", ""))
+    if word == "unknown" and score is not None:
+        word, source = cvss.severity(score), by
+    if word == "unknown":
+        word, source = max(((one.severity, one.feed) for _, one in said), key=lambda one: rank(one[0]))
+    return word, score, vector or scored.vector, source if word != "unknown" else ""
+
+
+def _judged(finding: Finding, states: Sequence[State]) -> Finding:
+    if finding.state in _QUIET_STATES and all(one in _QUIET_STATES for one in states):
+        return finding.without(_QUIET_STATES[finding.state], "advisory")
+    if finding.asked_name in _KERNEL and finding.package.kind in _DISTRIBUTION_KINDS:
+        return finding.without(_KERNEL_REASON, "rule", "vulnerable_code_not_present")
+    return finding

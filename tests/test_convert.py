@@ -1,5 +1,6 @@
 """A tree packed into SIF and OCI: equal bytes on every run, and real programs that read them."""
 
+import itertools
 import json
 import os
 import shutil
@@ -7,9 +8,9 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import oci_images
 import pytest
 
+import oci_images
 from computeops.errors import BuildError, ConflictError, FormatError, UsageError
 from computeops.image import convert, oci, sif
 from computeops.image.layer import plain
@@ -169,7 +170,7 @@ def test_ours_keeps_its_digests_through_every_form(ours: Path) -> None:
     chain = ["x.sif", "1.oci", "2.sif", "3.tar", "4.oci", "5.tar", "6.sif"]
     first = convert.prove(convert.open_image(ours / "x.sif"))
     writer = convert.Writer()
-    for source, target in zip(chain, chain[1:], strict=False):
+    for source, target in itertools.pairwise(chain):
         image = change(ours / source, ours / target, writer=writer)
         assert known(image) == known(first)
         opened = convert.open_image(ours / target)

@@ -72,5 +72,4 @@ def test_a_bomb_is_refused_before_it_fills_the_memory() -> None:
     packing = zstd.ZstdCompressor(level=19)
     stream = plain(io.BytesIO(b"".join(packing.compress(bytes(2**24)) for _ in range(40)) + packing.flush()))
     with pytest.raises(LimitError, match="looks like a bomb"):
-        while stream.read(2**20):
-            pass
+        sum(len(piece) for piece in iter(lambda: stream.read(2**20), b""))

@@ -6,11 +6,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import oci_images
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import oci_images
 from computeops.errors import FormatError
 from computeops.image.convert import open_tree
 from computeops.image.tree import Directory, Tree

@@ -4,9 +4,9 @@ import json
 import subprocess
 from pathlib import Path
 
-import oci_images
 import pytest
 
+import oci_images
 from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
 from computeops.image import oci, stored
 from computeops.image.convert import open_tree

@@ -29,6 +29,15 @@ GZIP_LEVEL = 6
 _JOB_BYTES = 4 * MIB
 _CHUNK = 1 * MIB
 _FREE_BYTES = 64 * MIB
+BROKEN: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    zstd.ZstdError,
+    cast("type[Exception]", igzip_lib.IsalError),  # its stub declares an instance
+)
+"""What decompressors raise for data that is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +210,7 @@ def _bounded(file: BinaryIO, data: bytes, new: Any) -> Iterator[bytes]:
     while True:
         try:
             out = engine.decompress(data, _CHUNK)
-        except (OSError, ValueError, EOFError, igzip_lib.IsalError, zstd.ZstdError, RuntimeError) as error:
+        except BROKEN as error:
             raise FormatError(f"a layer cannot be decompressed: {error}") from error
         unpacked += len(out)
         if unpacked > _FREE_BYTES + packed * LIMITS.inflate_ratio or unpacked > LIMITS.image_bytes:

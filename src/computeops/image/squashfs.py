@@ -7,6 +7,7 @@ compressor's library, and the level. Neither the number of threads nor the machi
 import contextlib
 import fcntl
 import re
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from computeops.errors import BuildError, StorageError
 BLOCK_SIZE = 128 * 1024
 """Data block: larger ones save a few percent and cost reading speed."""
 _PIPE_BYTES = 1024 * 1024
+_FULL = (b"No space left", b"Disk quota", b"File too large")
 
 
 def argv(out: Path, *, offset: int, compression: str, level: int, epoch: int | None, threads: int) -> list[str]:
@@ -65,8 +67,9 @@ class Packing:
         """
         _, errors = self._child.communicate()
         if self._child.returncode != 0:
-            full = b"No space left" in errors or b"Disk quota" in errors
-            raise proc.failed(self._command, self._child.returncode, errors, StorageError if full else BuildError)
+            code = self._child.returncode
+            full = code == -signal.SIGXFSZ or any(text in errors for text in _FULL)
+            raise proc.failed(self._command, code, errors, StorageError if full else BuildError)
 
     def __enter__(self) -> Self:
         return self

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Self
 from isal import igzip_lib
 
 from computeops.errors import FormatError, LimitError
+from computeops.image.layer import BROKEN
 from computeops.limits import LIMITS, MIB
 
 if sys.version_info >= (3, 14):
@@ -33,6 +34,7 @@ _METADATA_BYTES = 8192
 _UNCOMPRESSED_METADATA, _UNCOMPRESSED_DATA = 0x8000, 1 << 24
 _NONE_32, _NONE_64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 _MAX_NAME = 256
+_BROKEN: tuple[type[Exception], ...] = (*BROKEN, lzma.LZMAError)
 _METADATA_CACHED = 1024  # blocks of 8 KiB
 _CACHED_BYTES = 16 * MIB  # of fragments
 _FREE_BYTES = 64 * MIB
@@ -164,7 +166,7 @@ class Filesystem:
     def _unpack(self, packed: bytes, limit: int, what: str) -> bytes:
         try:
             data, whole = self._inflate(packed, limit)
-        except (OSError, ValueError, EOFError, igzip_lib.IsalError, zstd.ZstdError, lzma.LZMAError, RuntimeError) as error:
+        except _BROKEN as error:
             raise self._broken(f"{what} cannot be decompressed: {error}") from error
         if not whole:
             raise self._broken(f"{what} unpacks to more than {limit} bytes, or ends too early")

@@ -77,6 +77,94 @@ tokens = sa.Table(
     sa.Column("scopes", sa.JSON, nullable=False),
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String, nullable=False, server_default="operator"),  # or personal, robot, ci, browser
+    sa.Column("person", sa.Integer, sa.ForeignKey("people.id"), index=True),  # whose roles bound it
+    sa.Column("collection", sa.String, index=True),  # whose robot it is
+    sa.Column("publisher", sa.Integer, sa.ForeignKey("publishers.id"), index=True),  # what let CI have it
+)
+people = sa.Table(
+    "people",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("title", sa.String, nullable=False),  # as they call themselves
+    sa.Column("administrator", sa.Boolean, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+identities = sa.Table(  # by which account elsewhere a person signs in
+    "identities",
+    metadata,
+    sa.Column("issuer", sa.String, primary_key=True),
+    sa.Column("subject", sa.String, primary_key=True),  # never the name there, which may become another's
+    sa.Column("person", sa.Integer, sa.ForeignKey("people.id"), nullable=False, index=True),
+    sa.Column("login", sa.String, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+members = sa.Table(
+    "members",
+    metadata,
+    sa.Column("collection", sa.String, sa.ForeignKey("collections.name"), primary_key=True),
+    sa.Column("person", sa.Integer, sa.ForeignKey("people.id"), primary_key=True, index=True),
+    sa.Column("role", sa.String, nullable=False),  # reader, contributor, maintainer or owner
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+experts = sa.Table(
+    "experts",
+    metadata,
+    sa.Column("person", sa.Integer, sa.ForeignKey("people.id"), primary_key=True),
+    sa.Column("kind", sa.String, primary_key=True),  # scientific or technical
+    sa.Column("domain", sa.String, primary_key=True),
+)
+publishers = sa.Table(  # which CI project may publish what, without a secret
+    "publishers",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("collection", sa.String, sa.ForeignKey("collections.name"), nullable=False, index=True),
+    sa.Column("repository", sa.String, nullable=False),  # empty: any of the collection
+    sa.Column("issuer", sa.String, nullable=False),
+    sa.Column("project", sa.String, nullable=False, index=True),
+    sa.Column("ref", sa.String, nullable=False),  # empty: any
+    sa.Column("project_id", sa.String, nullable=False),  # of the first exchange: a project of the same name is another
+    sa.Column("added_by", sa.String, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+audit = sa.Table(  # every write; rows are added and nothing else
+    "audit",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("token", sa.Integer, nullable=False),
+    sa.Column("address", sa.String, nullable=False),
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("target", sa.String, nullable=False, index=True),
+    sa.Column("status", sa.Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+webhooks = sa.Table(
+    "webhooks",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("collection", sa.String, sa.ForeignKey("collections.name"), nullable=False, index=True),
+    sa.Column("url", sa.String, nullable=False),
+    sa.Column("secret", sa.String, nullable=False),
+    sa.Column("events", sa.JSON, nullable=False),
+    sa.Column("added_by", sa.String, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+deliveries = sa.Table(  # what webhooks are still to be told, and what became of the rest
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("webhook", sa.Integer, sa.ForeignKey("webhooks.id"), nullable=False, index=True),
+    sa.Column("event", sa.String, nullable=False),
+    sa.Column("body", sa.String, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("due", sa.BigInteger, index=True),  # when it is tried next; null: never again
+    sa.Column("outcome", sa.String, nullable=False),
+    sqlite_autoincrement=True,
 )
 releases = sa.Table(  # one row for each image that a tag offers: an index of two architectures has two
     "releases",
@@ -99,8 +187,8 @@ releases = sa.Table(  # one row for each image that a tag offers: an index of tw
     sa.Index("release_versions", "repository", "version"),
     sqlite_autoincrement=True,  # an id is never used again, so that it can be the cursor of a list
 )
-# The words of a release, row for row of `releases`; searched by the expressions of https://sqlite.org/fts5.html
-words = sa.table("words", *(sa.column(c) for c in ("rowid", "name", "collection", "version", "domains", "summary")))
+# The terms of a release, row for row of `releases`, as `hub.terms` makes and asks for them
+words = sa.table("words", sa.column("rowid"), sa.column("terms"))
 recipes = sa.Table(  # the recipe of an image: the first that was pushed
     "recipes",
     metadata,
@@ -323,12 +411,24 @@ def upsert(
 
 def _create_words(_metadata: sa.MetaData, connection: sa.Connection, **_: Any) -> None:
     connection.exec_driver_sql(
-        "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(name, collection, version, domains, summary,"
-        " tokenize='unicode61 remove_diacritics 2', prefix='1 2 3 4 5 6')"
+        # a beginning that has no index of its own costs as much as all rows that have it
+        "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(terms, detail=none, columnsize=0,"
+        " tokenize=\"ascii tokenchars '@='\", prefix='1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16')"
     )
 
 
 sa.event.listen(metadata, "after_create", _create_words)
+
+
+def _keep_audit(_table: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    for change in ("UPDATE", "DELETE"):
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER audit_no_{change.lower()} BEFORE {change} ON audit"
+            " BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
+        )
+
+
+sa.event.listen(audit, "after_create", _keep_audit)
 
 
 def _pragmas(connection: Any, _record: Any) -> None:

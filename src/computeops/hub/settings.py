@@ -1,0 +1,196 @@
+"""The settings of a hub: `hub.toml` in its folder, or the file that `--config` names. A hub without one works.
+
+The structs below are the documentation of the file. An unknown key is an error; a secret is never in the file itself,
+but in a file that only its owner can read, or in a variable of the environment.
+"""
+
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from computeops.errors import UsageError, did_you_mean
+from computeops.limits import LIMITS
+
+FILE_NAME = "hub.toml"
+_HINT = "the keys are described in docs/reference/hub-settings.md"
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+Slug = Annotated[str, Meta(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*\Z", max_length=40)]
+Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z", max_length=200)]
+
+
+class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where people sign in: a table `[[providers]]`."""
+
+    name: Slug
+    """In addresses: its callback is `https://HUB/auth/callback/NAME`."""
+    kind: Literal["oidc", "gitlab", "github"] = "oidc"
+    """`github` speaks OAuth 2 only; `gitlab` and every other one OpenID Connect."""
+    client_id: Line
+    """What the provider calls this hub."""
+    issuer: Line = ""
+    """Address of the provider; default: https://gitlab.com or https://github.com."""
+    title: Line = ""
+    """What the button says; default: the name."""
+    client_secret_file: str = ""
+    """File with the secret, mode 0600; a relative path begins at the folder of hub.toml."""
+    client_secret_env: str = ""
+    """Or the name of a variable of the environment that has it. Without either the client is public: PKCE alone."""
+    scopes: tuple[Line, ...] = ()
+    """What to ask for; default: `openid profile`, and for github nothing."""
+    api: Line = ""
+    """github only: address of its API; default: https://api.github.com."""
+
+
+class Issuer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A CI service whose OIDC tokens maintainers may bind to their collections: a table `[[ci]]`."""
+
+    issuer: Line
+    """Its address, as its tokens have it in `iss`."""
+    kind: Literal["gitlab", "github"]
+    """What it calls project, branch and environment."""
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings of a hub."""
+
+    create_collections: Literal["administrators", "people"] = "administrators"
+    """Who may push into a collection that does not exist yet, and so becomes its owner: `people` is everybody who has
+    an account. A collection below another one (`bio/rna` below `bio`) is made by the owners of that."""
+    new_collections: Literal["public", "private"] = "public"
+    """What a collection is when somebody makes it by a push."""
+    audience: Line = ""
+    """The audience that CI asks its OIDC tokens for; default: the address of `--external-url`."""
+    webhooks_to_private_addresses: bool = False
+    """Whether webhooks may go to machines of the own network. Off: only to public addresses."""
+    providers: tuple[Provider, ...] = ()
+    ci: tuple[Issuer, ...] = (
+        Issuer(issuer="https://gitlab.com", kind="gitlab"),
+        Issuer(issuer="https://token.actions.githubusercontent.com", kind="github"),
+    )
+
+
+class Secrets:
+    """The client secrets of the providers, which nothing prints."""
+
+    def __init__(self, secrets: Mapping[str, str] | None = None) -> None:
+        self._secrets = dict(secrets or {})
+
+    def of(self, provider: str) -> str:
+        """Return the client secret of `provider`; empty if it has none."""
+        return self._secrets.get(provider, "")
+
+    def __repr__(self) -> str:
+        return "Secrets(...)"
+
+
+DEFAULT = Settings()
+
+
+def load(file: Path, environ: Mapping[str, str], *, must_exist: bool = False) -> tuple[Settings, Secrets]:
+    """Read the settings in `file`, and the secrets that they name; without the file, the defaults.
+
+    Raises:
+        UsageError: a key is unknown, a value is wrong, or a secret is missing or readable by others.
+    """
+    if not must_exist and not file.exists():
+        return DEFAULT, Secrets()
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(LIMITS.recipe_bytes + 1)
+        if len(data) > LIMITS.recipe_bytes:
+            raise UsageError(f"{file} is larger than {LIMITS.recipe_bytes} bytes")
+        table = tomllib.loads(data.decode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"cannot read the settings in {file}: {error}") from None
+    settings = parse(table, str(file))
+    return settings, Secrets({one.name: _secret(one, file, environ) for one in settings.providers})
+
+
+def parse(table: Mapping[str, Any], where: str) -> Settings:
+    """Return the settings in a table of TOML; `where` names it in errors.
+
+    Raises:
+        UsageError: a key is unknown, or a value is wrong.
+    """
+    if unknown := next(_unknown(Settings, table, ""), ""):
+        raise UsageError(f"{where}: {unknown}", hint=_HINT)
+    try:
+        settings = msgspec.convert(table, Settings)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at `$")
+        at = f" at {place.strip('.`')}" if place else ""
+        raise UsageError(f"{where}: {what[:1].lower()}{what[1:]}{at}", hint=_HINT) from None
+    for fault in _faults(settings):
+        raise UsageError(f"{where}: {fault}", hint=_HINT)
+    return settings
+
+
+def _unknown(kind: Any, value: Any, at: str) -> Iterator[str]:
+    """Yield what is wrong with the names of the keys in `value`."""
+    if get_origin(kind) is tuple and isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from _unknown(get_args(kind)[0], one, f"{at}[{index + 1}]")
+    elif isinstance(kind, type) and issubclass(kind, Struct) and isinstance(value, dict):
+        fields = {one.name: one.type for one in msgspec.structs.fields(kind)}
+        for key, inside in value.items():
+            name = f"{at}.{key}".lstrip(".")
+            if key not in fields:
+                hint = did_you_mean(key, fields) or f"; there are: {', '.join(fields)}"
+                yield f"unknown key {name[:160]}{hint}"
+            else:
+                yield from _unknown(fields[key], inside, name)
+
+
+def _faults(settings: Settings) -> Iterator[str]:
+    names = [one.name for one in settings.providers]
+    yield from (f"two providers are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1}))
+    for one in settings.providers:
+        if one.kind == "oidc" and not one.issuer:
+            yield f"providers: {one.name} has no issuer"
+        for address in (one.issuer, one.api):
+            if address and not secure(address):
+                yield f"providers: {one.name}: not an https address: {address}"
+        if one.client_secret_file and one.client_secret_env:
+            yield f"providers: {one.name} has client_secret_file and client_secret_env; one is enough"
+    yield from (f"ci: not an https address: {one.issuer}" for one in settings.ci if not secure(one.issuer))
+
+
+def secure(address: str) -> bool:
+    """Return whether nobody between can read or change what is sent to `address`: https, or this machine."""
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.username is not None or parts.fragment or parts.query or not host:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
+
+
+def _secret(provider: Provider, file: Path, environ: Mapping[str, str]) -> str:
+    if name := provider.client_secret_env:
+        if not environ.get(name):
+            raise UsageError(
+                f"provider {provider.name}: the variable {name} is not set", hint="it has the client secret"
+            )
+        return environ[name]
+    if not provider.client_secret_file:
+        return ""
+    path = file.parent / provider.client_secret_file
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text().strip() if path.stat().st_size <= LIMITS.key_bytes else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"provider {provider.name}: cannot read {path}: {error}") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise UsageError(f"provider {provider.name}: others can read {path}", hint=f"chmod 600 {path}")
+    if not text:
+        raise UsageError(f"provider {provider.name}: no secret in {path}")
+    return text

@@ -147,7 +147,7 @@ def _wait(record: Record, jobs: run.Records) -> State:
     try:
         while True:
             state = run.summary(run.look([jobs.get(record.id)])[record.id])
-            if state.phase.ended:
+            if state.phase.ended or state.phase is Phase.HELD:
                 return state
             progress(f"{record.id} {_words(state)}")
             until = time.monotonic() + pause

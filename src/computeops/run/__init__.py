@@ -42,7 +42,7 @@ __all__ = [
     "summary",
 ]
 
-BUILT_IN = ("local", "slurm")
+BUILT_IN = ("local", "slurm", "htcondor", "gridengine", "lsf", "pbs", "torque")
 States = Mapping[int, State]
 """Number of a task to what is known of it."""
 _LOST_SECONDS = 30.0
@@ -187,13 +187,13 @@ def _learn(record: Record, seen: Seen) -> dict[int, State]:
 
 def _gone(record: Record) -> State:
     """Return the state of tasks that the scheduler does not know: lost, once that has been so for a while."""
+    if record.cancelled:
+        return State(Phase.CANCELLED, None, "by its owner")
     mark = record.folder / "missing"
     if not mark.exists():
         mark.touch()
     if time.time() - mark.stat().st_mtime < _LOST_SECONDS:
         return State(Phase.UNKNOWN, None, f"{record.on} does not know it, and it left no sign yet")
-    if record.cancelled:
-        return State(Phase.CANCELLED)
     what = "left the queue and nothing tells how it ended" if record.native else "was never accepted"
     return State(Phase.LOST, None, what)
 
@@ -225,14 +225,15 @@ def summary(states: States) -> State:
         return State(worst, max(codes, default=None), reason)
     if Phase.RUNNING in phases or (Phase.WAITING in phases and any(phase.ended for phase in phases)):
         return State(Phase.RUNNING, None, reason)
-    return State(Phase.WAITING if Phase.WAITING in phases else Phase.UNKNOWN, None, reason)
+    still = next(phase for phase in (Phase.HELD, Phase.WAITING, Phase.UNKNOWN) if phase in phases)
+    return State(still, None, reason)
 
 
 def exit_code(state: State) -> int:
     """Return the exit code that stands for an ended job: the program's own, 124 after its time, 143 if cancelled.
 
     Raises:
-        SchedulerError: it is lost.
+        SchedulerError: it is lost, or held.
     """
     match state.phase:
         case Phase.SUCCEEDED:
@@ -244,7 +245,9 @@ def exit_code(state: State) -> int:
         case Phase.FAILED:
             return state.code or 1
         case _:
-            raise SchedulerError(f"the job is {state.phase}: {state.reason}", hint="its logs may tell more")
+            raise SchedulerError(
+                f"the job is {state.phase}: {state.reason}", hint="computeops jobs and logs may tell more"
+            )
 
 
 def cancel(chosen: Iterable[Record], jobs: Records) -> None:

@@ -34,7 +34,7 @@ def text(record: Record, *, number: str = "", launcher: Sequence[str] = (), guar
         'co_end() { mv -f "$co_exit.running" "$co_exit.$1" || : >"$co_exit.$1"; exit "$2"; }',
         f"export COMPUTEOPS_JOB_ID={record.id}",
         *(['export COMPUTEOPS_TASK_ID="$co_task"'] if job.array else []),
-        *(_after(before) for before in guard),
+        *(f"{succeeded(before)} || co_end dependency 1" for before in guard),
         *_files(record),
         f"cd {shlex.quote(job.cwd)} || co_end {_CANNOT_START} {_CANNOT_START}",
         *_command([*launcher, *job.command], job.seconds, job.retries),
@@ -43,10 +43,10 @@ def text(record: Record, *, number: str = "", launcher: Sequence[str] = (), guar
     return "\n".join(parts) + "\n"
 
 
-def _after(before: Record) -> str:
-    """Return the line that ends the job if not every task of `before` left a 0."""
-    folder = shlex.quote(f"{before.folder}/exits")
-    return f'[ "$(ls {folder} | grep -c "[.]0$")" = {len(before.job.numbers)} ] || co_end dependency 1'
+def succeeded(before: Record) -> str:
+    """Return the shell's test of whether every task of `before` left a 0."""
+    exits = shlex.quote(f"{before.folder}/exits")
+    return f'[ "$(ls {exits} | grep -c "[.]0$")" = {len(before.job.numbers)} ]'
 
 
 def log_files(record: Record) -> tuple[str, str]:

@@ -107,6 +107,8 @@ class Phase(enum.StrEnum):
 
     WAITING = "waiting"
     RUNNING = "running"
+    HELD = "held"
+    """It waits, and will not start unless somebody does something."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     TIMEOUT = "timeout"
@@ -119,7 +121,7 @@ class Phase(enum.StrEnum):
     @property
     def ended(self) -> bool:
         """Whether it will stay so."""
-        return self not in {Phase.WAITING, Phase.RUNNING, Phase.UNKNOWN}
+        return self not in {Phase.WAITING, Phase.RUNNING, Phase.HELD, Phase.UNKNOWN}
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ _PHASES = {
     "DEADLINE": Phase.TIMEOUT,
     "TIMEOUT": Phase.TIMEOUT,
 }
+_HELD = {"JobHeldAdmin", "JobHeldUser", "launch_failed_requeued_held", "launch failed requeued held"}
 _PASSES = ("SLURM_CONF", "SBATCH_")
 _ID = re.compile(r"(\d+)(?:_(\d+))?(?:_\[.*\])?")
 _NO_ACCOUNTING = "accounting storage is disabled"
@@ -153,6 +154,8 @@ def _state(word: str, more: str) -> State:
     """Return the state that Slurm calls `word`: `CANCELLED by 1000`; `more` is a reason, or `CODE:SIGNAL` of sacct."""
     words = word.split()
     phase = _PHASES.get(words[0].rstrip("+") if words else "", Phase.UNKNOWN)
+    if phase is Phase.WAITING and more in _HELD:
+        return State(Phase.HELD, None, more)
     code, colon, signal = more.partition(":")
     if colon and code.isdigit() and signal.isdigit():
         number = int(code) or (128 + int(signal) if int(signal) else 0)

@@ -111,12 +111,18 @@ def _blob(blobs: dict[str, bytes], data: bytes, media_type: str) -> dict[str, ob
 
 
 def as_user(argv: Sequence[str | Path]) -> list[str]:
-    """Return `argv` as an ordinary user runs it: as root, through setpriv as the user `sci`."""
+    """Return `argv` as an ordinary user runs it: as root, through setpriv as the user `sci`.
+
+    A program that this user may not execute, as a Python in root's home, runs as root.
+    """
+    words = list(map(str, argv))
     if os.geteuid() != 0:
-        return list(map(str, argv))
+        return words
     user = pwd.getpwnam("sci")
     ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups"]
-    return ["setpriv", *ids, "env", f"HOME={user.pw_dir}", f"USER={user.pw_name}", *map(str, argv)]
+    command = ["setpriv", *ids, "env", f"HOME={user.pw_dir}", f"USER={user.pw_name}"]
+    may = subprocess.run([*command, "sh", "-c", 'command -v "$0"', words[0]], capture_output=True, check=False)
+    return [*command, *words] if may.returncode == 0 else words
 
 
 def give(folder: Path) -> None:

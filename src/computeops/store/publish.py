@@ -123,7 +123,7 @@ def _check_free(reference: Reference, digest: Digest, registry: Registry) -> Non
 def _artifacts(release: Release, image: _Image) -> Iterator[_Artifact]:
     subject = {"mediaType": image.media_type, "digest": str(image.digest), "size": len(image.body)}
     if release.sif.is_file():
-        _check_sif(release.sif, image.digest)
+        _check_sif(release.sif, image)
         layer = [(release.sif.name, release.sif)]
         yield _artifact(subject, oci.SIF_ARTIFACT, layer, config=_SIF_CONFIG, media_type=oci.SIF_ARTIFACT)
     for part, artifact_type in (("recipe", oci.RECIPE_ARTIFACT), ("sources", oci.SOURCES_ARTIFACT)):
@@ -135,12 +135,14 @@ def _artifacts(release: Release, image: _Image) -> Iterator[_Artifact]:
         yield _artifact(subject, oci.EVIDENCE_ARTIFACT, [(name, path)], media_type=oci.ENVELOPE, annotations=kind)
 
 
-def _check_sif(path: Path, manifest: Digest) -> None:
-    """Refuse a SIF that does not carry the manifest that it is published with."""
-    there = convert.open_image(path).manifest
-    if there != manifest:
+def _check_sif(path: Path, image: _Image) -> None:
+    """Refuse a SIF that is another image than the one it is published with."""
+    there = convert.open_image(path)
+    config = Digest.parse(str(oci.document(image.body)["config"]["digest"]))
+    # A SIF that was converted from an image of others carries no manifest: then its config tells.
+    if there.id != config or there.manifest not in {None, image.digest}:
         raise FormatError(
-            f"{path.name} is the image {there}, and the OCI layout beside it {manifest}",
+            f"{path.name} is the image {there.id}, and the OCI layout beside it {config}",
             hint="build both again, or remove the one that is out of date",
         )
 

@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 
 from computeops.hub.app import create_app
 from computeops.hub.commands import commands
-from computeops.hub.search import Listed, search
+from computeops.hub.listed import Listed
+from computeops.hub.search import search
 from computeops.image import oci
 from shelf import CYCLONEDX, RECIPE, TEST, Shelf
 
@@ -210,3 +211,12 @@ def test_a_host_header_never_becomes_a_command(shelf: Shelf, client: TestClient,
     answer = client.get("/api/v1/releases/bio/samtools", headers={"Host": host})
     assert answer.status_code == 400
     assert "commands" not in answer.json()
+
+
+def test_a_search_by_facts(shelf: Shelf, client: TestClient) -> None:
+    shelf.release("bio/samtools", "1.21", license="MIT")
+    shelf.release("bio/bwa", "0.7", license="GPL-3.0-only")
+    found = get(client, "/api/v1/search?license=MIT&arch=amd64&q=")
+    assert [one["reference"] for one in found["releases"]] == ["bio/samtools:1.21"]
+    assert get(client, "/api/v1/search?verified=test")["releases"] == []
+    get(client, "/api/v1/search?license=" + "x" * 300, 400)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from computeops.errors import NotFoundError, UsageError
 from computeops.hub import catalogue, contents, facts, present, search
+from computeops.hub import details as details_of
 from computeops.hub.auth import ANYONE, Caller, Scope
 from computeops.hub.db import Repository, evidence, manifests, recipes, releases, tags
 from computeops.hub.db import words as words_table
@@ -19,7 +20,7 @@ from shelf import CYCLONEDX, PROVENANCE, RECIPE, TEST, VULNS, Shelf, envelope
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON: Any = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
     lambda one: st.lists(one, max_size=4) | st.dictionaries(st.text(max_size=8), one, max_size=4),
     max_leaves=12,
 )
@@ -47,9 +48,9 @@ def found(shelf: Shelf, query: str = "", caller: Caller = ANYONE, **options: Any
     return [one.reference for one in search.search(shelf.hub.database, caller, query, **options).entries]
 
 
-def details(shelf: Shelf, repository: str, version: str = "", **options: Any) -> search.Details:
+def details(shelf: Shelf, repository: str, version: str = "", **options: Any) -> details_of.Details:
     database = shelf.hub.database
-    return search.details(database, search.repository(database, ANYONE, repository), version, **options)
+    return details_of.details(database, details_of.repository(database, ANYONE, repository), version, **options)
 
 
 # What a push becomes
@@ -146,7 +147,7 @@ def test_a_deleted_tag_leaves_the_catalogue(shelf: Shelf) -> None:
     shelf.release("bio/bwa", "2")
     with shelf.hub.database.write() as connection:
         connection.execute(sa.update(tags).where(tags.c.name == "1").values(retired=True))
-    catalogue.removed(shelf.hub, search.repository(shelf.hub.database, ANYONE, "bio/bwa"), tag="1")
+    catalogue.removed(shelf.hub, details_of.repository(shelf.hub.database, ANYONE, "bio/bwa"), tag="1")
     assert found(shelf) == ["bio/bwa:2"]
     assert found(shelf, "bwa") == ["bio/bwa:2"]
 
@@ -195,7 +196,7 @@ def test_a_recipe_artifact_without_a_recipe_is_broken(shelf: Shelf) -> None:
 
 def test_what_makes_a_tag_immutable(shelf: Shelf) -> None:
     plain, with_recipe = shelf.image("bio/x", "1"), shelf.release("bio/x", "2")
-    repository = search.repository(shelf.hub.database, ANYONE, "bio/x")
+    repository = details_of.repository(shelf.hub.database, ANYONE, "bio/x")
     assert not catalogue.is_release(shelf.hub, repository, plain)
     assert catalogue.is_release(shelf.hub, repository, with_recipe)
 
@@ -292,9 +293,7 @@ def snapshot(shelf: Shelf) -> list[Any]:
         rows += [
             connection.execute(sa.select(table).order_by(*table.primary_key)).all() for table in (recipes, evidence)
         ]
-        rows.append(
-            connection.execute(sa.select(words_table.c.name, words_table.c.summary).order_by("name", "summary")).all()
-        )
+        rows.append(connection.execute(sa.select(words_table.c.terms).order_by("terms")).all())
     return rows
 
 
@@ -414,7 +413,7 @@ def test_pages_have_everything_once(shelf: Shelf, query: str, limit: int, by_ver
 
 
 def test_wrong_limits_and_cursors_are_refused(shelf: Shelf) -> None:
-    for options in ({"limit": 0}, {"limit": 101}, {"after": "3.1"}, {"after": "x"}, {"after": "1." + "9" * 30}):
+    for options in ({"limit": 0}, {"limit": 101}, {"after": "4.1"}, {"after": "x"}, {"after": "1." + "9" * 30}):
         with pytest.raises(UsageError):
             search.search(shelf.hub.database, ANYONE, **options)
     with pytest.raises(UsageError):
@@ -433,9 +432,9 @@ def test_a_private_release_does_not_exist_for_strangers(shelf: Shelf) -> None:
         assert found(shelf, "samtools", caller=stranger) == []
         assert found(shelf, "samtools", caller=stranger, by_version=True) == []
         with pytest.raises(NotFoundError) as hidden:
-            search.repository(shelf.hub.database, stranger, "secret/samtools")
+            details_of.repository(shelf.hub.database, stranger, "secret/samtools")
         with pytest.raises(NotFoundError) as missing:
-            search.repository(shelf.hub.database, stranger, "secret/nothing00")
+            details_of.repository(shelf.hub.database, stranger, "secret/nothing00")
         assert hidden.value.message == missing.value.message.replace("nothing00", "samtools")
         assert hidden.value.hint == missing.value.hint
     assert found(shelf, "samtools", caller=friend) == ["secret/samtools:1.21"]
@@ -451,3 +450,67 @@ def test_lists_show_what_the_caller_sees(scoped: Shelf, scopes: list[tuple[str, 
     public = {name: name.startswith("pub") for name in SCOPED}
     expected = {f"{name}:1" for name in SCOPED if caller.sees(Repository(0, name, public=public[name]))}
     assert set(found(scoped, caller=caller)) == expected
+
+
+# Facts
+
+
+def test_facts_narrow_a_search(shelf: Shelf) -> None:
+    more = 'gpu = "nvidia"\n\n[[variants]]\nname = "v3"\ncpu = "x86_64_v3"\n'
+    shelf.release("bio/samtools", "1.21", domains=["bioinformatics"], license="MIT OR Apache-2.0")
+    shelf.release("bio/samtools", "1.21-v3", arch="arm64", more=f"\n[requires]\n{more}")
+    shelf.release("chem/gromacs", "2024", license="LGPL-2.1-only")
+    for asked, expected in {
+        ("license", "MIT"): ["bio/samtools:1.21-v3", "bio/samtools:1.21"],
+        ("license", "apache-2.0"): ["bio/samtools:1.21"],
+        ("license", "MIT OR Apache-2.0"): ["bio/samtools:1.21"],
+        ("license", "OR"): [],
+        ("arch", "arm64"): ["bio/samtools:1.21-v3"],
+        ("gpu", "nvidia"): ["bio/samtools:1.21-v3"],
+        ("domain", "bioinformatics"): ["bio/samtools:1.21"],
+        ("domain", "bio"): [],
+        ("collection", "chem"): ["chem/gromacs:2024"],
+    }.items():
+        assert found(shelf, facts=dict([asked])) == expected, asked
+    assert found(shelf, "samtools", facts={"arch": "arm64", "license": "MIT"}) == ["bio/samtools:1.21-v3"]
+    assert found(shelf, "gromacs", facts={"collection": "bio"}) == []
+    with pytest.raises(UsageError, match="did you mean 'license'"):
+        found(shelf, facts={"licence": "MIT"})
+
+
+def test_a_cpu_level_is_that_of_the_variant(shelf: Shelf) -> None:
+    digest = shelf.image("bio/x", "1-v3")
+    text = RECIPE.format(name="x", version="1", summary="S", license="MIT", domains="[]", more="")
+    shelf.recipe("bio/x", digest, text + '[[variants]]\nname = "v3"\ncpu = "x86_64_v3"\n')
+    assert found(shelf, facts={"cpu": "x86_64_v3", "variant": "v3"}) == ["bio/x:1-v3"]
+    assert found(shelf, facts={"cpu": "x86_64_v4"}) == []
+
+
+def test_verified_is_what_has_evidence_and_nothing_that_failed(shelf: Shelf) -> None:
+    digest, other = shelf.release("bio/x", "1"), shelf.release("bio/y", "1")
+    assert found(shelf, facts={"verified": "test"}) == []
+    passed = shelf.evidence("bio/x", digest, TEST, {"result": "PASSED"})
+    shelf.evidence("bio/y", other, TEST, {"result": "PASSED"}, about=digest)
+    shelf.evidence("bio/y", other, CYCLONEDX, {"components": []})
+    assert found(shelf, facts={"verified": "test"}) == ["bio/x:1"]
+    assert found(shelf, facts={"verified": "cyclonedx"}) == ["bio/y:1"]
+    failed = shelf.evidence("bio/x", digest, TEST, {"result": "FAILED"})
+    assert found(shelf, facts={"verified": "test"}) == []
+    repository = details_of.repository(shelf.hub.database, ANYONE, "bio/x")
+    catalogue.removed(shelf.hub, repository, digest=failed)
+    assert found(shelf, facts={"verified": "test"}) == ["bio/x:1"]
+    catalogue.removed(shelf.hub, repository, digest=passed)
+    assert found(shelf, facts={"verified": "test"}) == []
+
+
+def test_what_is_called_so_comes_before_what_has_it_in_the_name(shelf: Shelf) -> None:
+    for name, summary in (("r", "Statistics"), ("r-base", "R"), ("rust", "Language"), ("x", "for R")):
+        shelf.release(f"lang/{name}", "1", summary=summary)
+    assert [one.partition(":")[0] for one in found(shelf, "r")] == ["lang/r", "lang/rust", "lang/r-base", "lang/x"]
+
+
+def test_words_count_by_their_first_letters(shelf: Shelf) -> None:
+    word = "tetrahydrocannabinolic"
+    shelf.release("bio/x", "1", summary=f"About {word}")
+    for end in range(1, len(word) + 1):
+        assert found(shelf, word[:end]) == ["bio/x:1"]

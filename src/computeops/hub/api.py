@@ -12,11 +12,12 @@ from starlette.routing import Route
 
 from computeops import __version__
 from computeops.errors import ComputeOpsError, UsageError
-from computeops.hub import contents, search
+from computeops.hub import contents, details, search, terms
 from computeops.hub.commands import commands
 from computeops.hub.contents import File
+from computeops.hub.details import Details
 from computeops.hub.etag import tagged
-from computeops.hub.search import Details, Item, Listed
+from computeops.hub.listed import Item, Listed
 from computeops.hub.state import Hub
 from computeops.limits import LIMITS
 
@@ -155,6 +156,7 @@ def _search(hub: Hub, request: Request) -> Response:
         hub.database,
         hub.caller(request.scope),
         asked.get("q", ""),
+        facts={key: asked[key] for key in terms.FACTS if asked.get(key)},
         limit=_number(asked.get("limit", "20")),
         after=asked.get("after", ""),
     )
@@ -170,9 +172,9 @@ def _number(text: str) -> int:
 
 def _release(hub: Hub, request: Request) -> Response:
     asked = request.query_params
-    repository = search.repository(hub.database, hub.caller(request.scope), request.path_params["repository"])
-    found = search.details(hub.database, repository, asked.get("version", ""), arch=asked.get("arch", ""))
-    versions = [one.version for one in search.versions(hub.database, repository, limit=LIMITS.page_rows).entries]
+    repository = details.repository(hub.database, hub.caller(request.scope), request.path_params["repository"])
+    found = details.details(hub.database, repository, asked.get("version", ""), arch=asked.get("arch", ""))
+    versions = [one.version for one in details.versions(hub.database, repository, limit=LIMITS.page_rows).entries]
     said = _told(found, contents.texts(hub.blobs, found.recipe, LIMITS.recipe_bytes), versions, hub.url(request.scope))
     return tagged(request, msgspec.json.encode(said), _JSON)
 
@@ -213,6 +215,7 @@ def openapi() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components([Found, Release, Failure], ref_template="#/components/schemas/{name}")
     search_parameters = [
         _parameter("q", "Words in name, collection, version, domains or summary.", maxLength=LIMITS.search_chars),
+        *(_parameter(key, f"Only {text}.", maxLength=LIMITS.search_chars) for key, text in terms.FACTS.items()),
         _parameter("limit", "Entries of a page.", type="integer", minimum=1, maximum=LIMITS.page_rows, default=20),
         _parameter("after", "`next` of the page before."),
     ]

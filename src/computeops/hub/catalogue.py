@@ -16,8 +16,9 @@ import msgspec
 import sqlalchemy as sa
 
 from computeops import recipe as recipe_format
+from computeops.check import kinds
 from computeops.errors import ComputeOpsError
-from computeops.hub import contents, facts
+from computeops.hub import contents, facts, terms
 from computeops.hub.contents import File
 from computeops.hub.db import (
     Repository,
@@ -32,6 +33,7 @@ from computeops.hub.db import (
     words,
 )
 from computeops.hub.facts import clean
+from computeops.hub.listed import Item, Listed, complete, listed, rows_of_releases
 from computeops.hub.state import Hub
 from computeops.image.oci import EVIDENCE_ARTIFACT, PREDICATE_TYPE, RECIPE_ARTIFACT
 from computeops.limits import LIMITS
@@ -72,13 +74,15 @@ def removed(hub: Hub, repository: Repository, digest: str = "", tag: str = "") -
     """Take a manifest or a tag that was deleted out of the catalogue."""
     if digest:
         mine = recipes.c.repository == repository.id, recipes.c.digest == digest
+        said = evidence.c.repository == repository.id, evidence.c.digest == digest
         with hub.database.write() as connection:
             subjects = connection.execute(sa.select(recipes.c.subject).where(*mine)).scalars().all()
-            connection.execute(
-                sa.delete(evidence).where(evidence.c.repository == repository.id, evidence.c.digest == digest)
-            )
+            judged = connection.execute(sa.select(evidence.c.subject).where(*said)).scalars().all()
+            connection.execute(sa.delete(evidence).where(*said))
         for subject in subjects:
             _index_recipe(hub, repository, subject)
+        for subject in judged:
+            _index_subject(hub, repository, subject)
     gone = sa.or_(releases.c.tag == tag, releases.c.target == digest, releases.c.digest == digest)
     for target in _targets(hub, repository, gone):
         _index_target(hub, repository, target)
@@ -135,6 +139,11 @@ def _index_recipe(hub: Hub, repository: Repository, subject: str) -> None:
         else:
             mine = recipes.c.repository == repository.id, recipes.c.subject == subject
             connection.execute(sa.delete(recipes).where(*mine))
+    _index_subject(hub, repository, subject)
+
+
+def _index_subject(hub: Hub, repository: Repository, subject: str) -> None:
+    """Make the rows anew that what refers to `subject` says something about."""
     with_it = sa.or_(releases.c.digest == subject, releases.c.target == subject)
     for target in _targets(hub, repository, with_it):
         _index_target(hub, repository, target)
@@ -205,6 +214,7 @@ def _index_evidence(hub: Hub, repository: Repository, manifest: sa.Row[Any]) -> 
     }
     with hub.database.write() as connection:
         upsert(connection, evidence, row)
+    _index_subject(hub, repository, manifest.subject)
 
 
 def _index_target(hub: Hub, repository: Repository, target: str) -> None:
@@ -219,24 +229,32 @@ def _index_target(hub: Hub, repository: Repository, target: str) -> None:
                 connection.execute(sa.delete(words).where(words.c.rowid == old.id))
         for row in rows:
             upsert(connection, releases, row, on=["repository", "tag", "digest"])
-            _index_words(connection, repository, row)
+        made = [listed(row) for row in connection.execute(rows_of_releases().where(*mine))]
+        for one in complete(connection, made):
+            _index_terms(connection, one, _recipe_of(connection, repository, one.digest, target))
 
 
-def _index_words(connection: sa.Connection, repository: Repository, row: Row) -> None:
-    key = (releases.c[name] == row[name] for name in ("repository", "tag", "digest"))
-    identity = connection.execute(sa.select(releases.c.id).where(*key)).scalar_one()
-    collection, _, name = repository.name.rpartition("/")
-    connection.execute(sa.delete(words).where(words.c.rowid == identity))
-    connection.execute(
-        sa.insert(words).values(
-            rowid=identity,
-            name=name,
-            collection=collection,
-            version=row["version"],
-            domains=" ".join(row["domains"]),
-            summary=row["summary"],
-        )
-    )
+def _index_terms(connection: sa.Connection, one: Listed, about: Row) -> None:
+    variant: Row = next((v for v in about.get("variants", ()) if v["name"] == one.variant), {})
+    facts = {
+        "arch": [one.arch],
+        "collection": [one.collection],
+        "cpu": [variant.get("cpu", "")],
+        "domain": one.domains,
+        "gpu": [about.get("requires", {}).get("gpu", "")],
+        "license": terms.licenses(one.license),
+        "variant": [one.variant],
+        "verified": _verified(one.evidence),
+    }
+    texts = [one.collection, one.version, one.variant, one.summary, *one.domains]
+    terms.store(connection, one.id, terms.of_release(one.name, texts, facts))
+
+
+def _verified(items: Sequence[Item]) -> Iterator[str]:
+    """Yield the kinds of evidence that count for an image and in which nothing failed."""
+    counting = [item for item in items if not item.fault]
+    failed = {item.kind for item in counting if item.passed is False}
+    yield from {kinds.short(item.kind) for item in counting if item.kind not in failed}
 
 
 def _release_rows(hub: Hub, repository: Repository, target: str) -> Iterator[Row]:
@@ -248,7 +266,8 @@ def _release_rows(hub: Hub, repository: Repository, target: str) -> Iterator[Row
     if not names:
         return
     for manifest in _images(hub, repository, target):
-        about = _recipe_of(hub, repository, manifest.digest, target)
+        with hub.database.read() as connection:
+            about = _recipe_of(connection, repository, manifest.digest, target)
         package = about.get("package", {})
         image = contents.describe(hub.blobs, manifest.body)
         variants = [one["name"] for one in about.get("variants", [])]
@@ -277,11 +296,10 @@ def _images(hub: Hub, repository: Repository, target: str) -> Iterator[sa.Row[An
             yield one
 
 
-def _recipe_of(hub: Hub, repository: Repository, digest: str, target: str) -> dict[str, Any]:
+def _recipe_of(connection: sa.Connection, repository: Repository, digest: str, target: str) -> dict[str, Any]:
     query = sa.select(recipes.c.subject, recipes.c.about).where(
         recipes.c.repository == repository.id, recipes.c.subject.in_([digest, target])
     )
-    with hub.database.read() as connection:
-        found = {row.subject: row.about for row in connection.execute(query)}
+    found = {row.subject: row.about for row in connection.execute(query)}
     about: dict[str, Any] = found.get(digest) or found.get(target) or {}
     return about

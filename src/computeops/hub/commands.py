@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from computeops.errors import UsageError
-from computeops.hub.search import Listed
+from computeops.hub.listed import Listed
 
 _BASE = re.compile(r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?")
 _ARCHITECTURES = re.compile(r"[a-z0-9]+")

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from computeops import __version__
 from computeops.errors import ComputeOpsError, LoginError, NotFoundError
-from computeops.hub import contents, facts, present, receive, search
+from computeops.hub import contents, details, facts, present, receive, search
 from computeops.hub.auth import ANYONE, SESSION_SECONDS, Caller
 from computeops.hub.commands import commands
 from computeops.hub.db import Repository
@@ -92,27 +92,27 @@ def _named(hub: Hub, request: Request) -> Response:
         return RedirectResponse(f"/{quote(name)}/{quote(version, safe='')}", 308, _HEADERS)
     caller = _caller(hub, request)
     try:
-        repository = search.repository(hub.database, caller, path)
+        repository = details.repository(hub.database, caller, path)
     except NotFoundError:
         name, _, version = path.rpartition("/")
         if "/" not in name:
             raise NotFoundError("there is no such page here", hint="search for what you need") from None
-        return _release(hub, request, search.repository(hub.database, caller, name), version)
+        return _release(hub, request, details.repository(hub.database, caller, name), version)
     return _versions(hub, request, repository)
 
 
 def _versions(hub: Hub, request: Request, repository: Repository) -> Response:
     after = request.query_params.get("after", "")
-    page = search.versions(hub.database, repository, limit=_PAGE, after=after)
+    page = details.versions(hub.database, repository, limit=_PAGE, after=after)
     if not page.entries:
         raise NotFoundError(f"no release {repository.name}", hint="nothing that is tagged as an image was pushed to it")
-    newest = search.details(hub.database, repository)
+    newest = details.details(hub.database, repository)
     shown = {"page": page, "after": after, "newest": newest, "title": repository.name}
     return _page(hub, request, "versions.html", shown | {"commands": _commands(hub, request, newest)})
 
 
 def _release(hub: Hub, request: Request, repository: Repository, version: str) -> Response:
-    found = search.details(hub.database, repository, version, arch=request.query_params.get("arch", ""))
+    found = details.details(hub.database, repository, version, arch=request.query_params.get("arch", ""))
     texts = contents.texts(hub.blobs, found.recipe, LIMITS.shown_bytes)
     shown = {
         "found": found,
@@ -129,7 +129,7 @@ def _release(hub: Hub, request: Request, repository: Repository, version: str) -
     return _page(hub, request, "release.html", shown)
 
 
-def _commands(hub: Hub, request: Request, found: search.Details) -> Mapping[str, Any]:
+def _commands(hub: Hub, request: Request, found: details.Details) -> Mapping[str, Any]:
     return commands(hub.url(request.scope), found.release, has_sif=found.sif is not None)
 
 
@@ -170,7 +170,7 @@ class _Download(Response):
 
 def _file(hub: Hub, request: Request) -> Response:
     digest = Digest.parse(request.path_params["digest"])
-    repository = search.repository(hub.database, _caller(hub, request), request.path_params["repository"])
+    repository = details.repository(hub.database, _caller(hub, request), request.path_params["repository"])
     size = hub.blobs.size(digest)
     if size is None or not hub.database.linked(repository, str(digest)):
         raise NotFoundError(f"no file {digest} in {repository.name}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from computeops.hub import facts
-from computeops.hub.search import Item, Listed
+from computeops.hub.listed import Item, Listed
 
 _UNIT = 1000
 _UNITS = ("kB", "MB", "GB", "TB", "PB")

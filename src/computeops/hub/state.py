@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from computeops.hub.auth import ANYONE, Auth, Caller
 from computeops.hub.blobs import Blobs
 from computeops.hub.db import Database
 from computeops.hub.making import Making
+from computeops.hub.settings import DEFAULT, Secrets, Settings
 
 _COLLECTION = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")
 
@@ -27,14 +28,17 @@ class Hub:
     blobs: Blobs
     auth: Auth
     making: Making
+    settings: Settings = DEFAULT
+    secrets: Secrets = field(default_factory=Secrets)
 
     @classmethod
-    def open(cls, data: Path, *, base: str = "") -> Self:
+    def open(cls, data: Path, *, base: str = "", settings: Settings = DEFAULT, secrets: Secrets | None = None) -> Self:
         """Open the hub in the folder `data`, or begin one there; only its owner may read it."""
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         database, blobs = Database.in_folder(data), Blobs(data)
         making = Making(blobs.uploads, database, blobs)
-        return cls(data, base.rstrip("/"), database, blobs, Auth(database, data), making)
+        auth = Auth(database, data, people_create=settings.create_collections == "people")
+        return cls(data, base.rstrip("/"), database, blobs, auth, making, settings, secrets or Secrets())
 
     def set_public(self, collection: str, *, public: bool) -> None:
         """Make `collection` public or private, also before anything is pushed to it.

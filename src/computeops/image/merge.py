@@ -10,6 +10,7 @@ and the layer would depend on the order in which somebody wrote their tar: equal
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -199,9 +200,15 @@ class Merged:
     def _merged(self) -> Overlay:
         if self._overlay is None:
             self._overlay = Overlay()
+            stop = threading.Event()
             with ThreadPoolExecutor(max_workers=2) as pool:
-                for found in pool.map(_names, self._layers):
-                    self._overlay.apply(found)
+                try:
+                    for found in pool.map(lambda layer: _names(layer, stop), self._layers):
+                        self._overlay.apply(found)
+                except BaseException:  # Ctrl-C too: no thread reads on for an image that nobody wants any more
+                    stop.set()
+                    self._overlay = None
+                    raise
         return self._overlay
 
     def has(self, path: str) -> bool:
@@ -232,8 +239,8 @@ class Merged:
                     yield entry, replay.data(sources[node]) if node in sources else ()
 
 
-def _names(layer: Packed) -> list[tuple[Entry, int]]:
-    return _index(layer, None if layer.hashed else layer.diff_id)
+def _names(layer: Packed, stop: threading.Event) -> list[tuple[Entry, int]]:
+    return _index(layer, None if layer.hashed else layer.diff_id, stop)
 
 
 def prove(layer: Packed) -> None:
@@ -242,15 +249,17 @@ def prove(layer: Packed) -> None:
     Raises:
         FormatError: it is broken or not what they say; LimitError: it is too large.
     """
-    _index(layer, layer.diff_id)
+    _index(layer, layer.diff_id, threading.Event())
 
 
-def _index(layer: Packed, diff_id: Digest | None) -> list[tuple[Entry, int]]:
+def _index(layer: Packed, diff_id: Digest | None, stop: threading.Event) -> list[tuple[Entry, int]]:
     """Return the entries of a layer and where the data of each begins."""
     found: list[tuple[Entry, int]] = []
     with layer.open() as stored:
         stream = plain(stored, diff_id=diff_id)
         for entry, _ in read_tar(stream):
+            if stop.is_set():
+                return found
             found.append((entry, stream.tell()))
             if len(found) > LIMITS.entries:
                 raise LimitError(f"a layer has more than {LIMITS.entries} entries")

@@ -204,6 +204,24 @@ def test_a_policy_of_the_site_holds_for_run(author: tuple[Person, Path], tmp_pat
     run("run", image, "true")
 
 
+def test_a_release_can_be_built_again_from_itself_alone(author: tuple[Person, Path], tmp_path: Path) -> None:
+    run, image = author
+    elsewhere = tmp_path / "moved"
+    shutil.copytree(image.parent, elsewhere)
+    shutil.rmtree(image.parent.parent / "recipe")
+    done = run("rebuild", elsewhere / image.name, "--key", "author")
+    assert "identical: image, manifest, sif" in done.stdout
+    assert '"https://computeops.org/evidence/rebuild/v1"' in run("verify", elsewhere / image.name, "--json").stdout
+
+
+def test_a_rebuild_that_differs_says_where(author: tuple[Person, Path]) -> None:
+    run, image = author
+    recipe = image.with_suffix(".release") / "recipe/computeops.toml"
+    recipe.write_text(recipe.read_text().replace("One program", "Another program"))
+    done = run("rebuild", image, code=13)
+    assert "/.singularity.d/labels.json: " in done.stdout
+
+
 @pytest.mark.apptainer
 def test_the_real_apptainer_verifies_what_we_signed(author: tuple[Person, Path], scientist) -> None:
     run, image = author

@@ -3,6 +3,7 @@
 Each step is a few lines over the folder of its name. Imports stand inside the functions: a verb loads what it needs.
 """
 
+import hashlib
 import platform
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from computeops.config import Settings
-from computeops.errors import TrustError, UsageError
+from computeops.errors import NotFoundError, TrustError, UsageError
 from computeops.limits import LIMITS
 from computeops.model import IN_TOTO_PAYLOAD, Digest, Evidence, Image, Policy, Reference, Signed
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from computeops.store.release import Release
 
 Progress = Callable[[str], None]
+VARIANT = "org.computeops.variant"
+"""Label of an image: which variant of its recipe it is."""
 _BARE: Mapping[str, str] = MappingProxyType({"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
 """Environment of tests: where the engine's own programs are, nothing of the user's."""
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "riscv64": "riscv64", "s390x": "s390x"}
@@ -78,7 +81,7 @@ def build(folder: Path, variant: str, out: Path, settings: Settings, progress: P
             progress=progress,
         )
         progress("packing")
-        image = _pack(folder, recipe, built, release, settings)
+        image = _pack(folder, recipe, variant, built, release, settings)
     progress("archiving recipe and sources")
     _archive(folder, recipe, pinned, release, settings)
     return Product(image, release, (_provenance(folder, image, recipe, pinned, variant, began, settings),))
@@ -267,6 +270,32 @@ def pull(
     )
 
 
+def rebuild(file: Path, settings: Settings, progress: Progress = _silent) -> Evidence:
+    """Build the release of the image in `file` again from its own recipe, lock and sources, and compare.
+
+    The sources come from the release alone; packages that the lock names are fetched by digest unless they are cached.
+
+    Raises:
+        NotFoundError: the release has no recipe or no lock; BuildError: it cannot be built any more.
+    """
+    from computeops.check import rebuild as checker
+    from computeops.image import convert, squashfs
+    from computeops.image.compare import differences
+    from computeops.sign.policy import narrowed
+    from computeops.store.release import Release
+
+    image = convert.prove(convert.open_image(file))
+    settings.tmp.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.tmp, prefix="computeops-rebuild-") as work:
+        folder = _restored(Release.beside(file), Path(work) / "recipe", settings.cache)
+        again = build(folder, image.labels.get(VARIANT, ""), Path(work) / "out", settings, progress).image
+        found = differences(convert.open_tree(image.path, image.arch), convert.open_tree(again.path, again.arch))
+        progress("comparing")
+        writer = squashfs.writer(settings.compression, settings.level)
+        found_out = checker.verdict(image, again, found, host={"machine": platform.machine(), "writer": writer})
+    return narrowed(image, found_out)
+
+
 def obtain(reference: Reference, registry: "Registry", settings: Settings, progress: Progress = _silent) -> Path:
     """Return the SIF of `reference` in the cache, pulled and trusted where it is not there yet.
 
@@ -314,6 +343,32 @@ def architecture() -> str:
     return _ARCHITECTURES[machine]
 
 
+def _restored(release: "Release", folder: Path, cache: Path) -> Path:
+    """Lay out a release's recipe as it was, and put its sources into the cache, where a build looks first."""
+    from computeops import recipe as recipes
+    from computeops.build.model import LOCK_NAME
+    from computeops.http import whole_file
+
+    found, sources = release.files("recipe"), release.files("sources")
+    if missing := [name for name in (recipes.FILE_NAME, LOCK_NAME) if name not in found]:
+        raise NotFoundError(f"{release.folder} has no {missing[0]}, without which nothing can be built again")
+    folder.mkdir(parents=True)
+    for name, path in found.items():
+        shutil.copyfile(path, folder / name)
+    (cache / "sources").mkdir(parents=True, exist_ok=True)
+    for path in sources.values():
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            with whole_file(cache / "sources" / digest) as kept:
+                shutil.copyfileobj(file, kept)
+    for source in recipes.parse(found[recipes.FILE_NAME].read_bytes()).sources:
+        if isinstance(source, recipes.PathSource):  # that it is there is checked; its content comes from the cache
+            (folder / source.path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / source.path).touch()
+    return folder
+
+
 def _lock(folder: Path, recipe: "Recipe", settings: Settings, progress: Progress) -> "Lock":
     from computeops import build as builders
 
@@ -328,12 +383,15 @@ def _lock(folder: Path, recipe: "Recipe", settings: Settings, progress: Progress
     )
 
 
-def _pack(folder: Path, recipe: "Recipe", built: "Built", release: "Release", settings: Settings) -> Image:
+def _pack(
+    folder: Path, recipe: "Recipe", variant: str, built: "Built", release: "Release", settings: Settings
+) -> Image:
     from computeops import recipe as recipes
     from computeops.image import convert, oci
 
+    labels = {**built.labels, **({VARIANT: variant} if variant else {})}
     description = oci.Description(
-        architecture(), built.env, built.command, recipe.run.programs, built.labels, built.working_dir
+        architecture(), built.env, built.command, recipe.run.programs, labels, built.working_dir
     )
     return convert.pack(
         built.tree,

@@ -7,8 +7,16 @@ PROVENANCE = "https://slsa.dev/provenance/v1"
 CYCLONEDX = "https://cyclonedx.org/bom"
 SPDX = "https://spdx.dev/Document"
 VULNS = "https://in-toto.io/attestation/vulns/v0.2"
+REBUILD = "https://computeops.org/evidence/rebuild/v1"
 
-_WORDS = {TEST: "test", PROVENANCE: "provenance", CYCLONEDX: "cyclonedx", SPDX: "spdx", VULNS: "vulns"}
+_WORDS = {
+    TEST: "test",
+    PROVENANCE: "provenance",
+    CYCLONEDX: "cyclonedx",
+    SPDX: "spdx",
+    VULNS: "vulns",
+    REBUILD: "rebuild",
+}
 _VERSION = re.compile(r"v?\d[\d.]*")
 _UNSAFE = re.compile(r"[^a-z0-9]+")
 

@@ -9,7 +9,7 @@ import sys
 from computeops import __version__
 
 VERBS = {
-    "advisories": "scan",
+    "advisories": "advisories",
     "build": "recipe",
     "cancel": "jobs",
     "convert": "image",
@@ -27,6 +27,7 @@ VERBS = {
     "new": "recipe",
     "pull": "store",
     "push": "store",
+    "rebuild": "evidence",
     "run": "run",
     "sbom": "evidence",
     "scan": "scan",

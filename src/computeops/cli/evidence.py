@@ -1,4 +1,4 @@
-"""The verbs of evidence: test, sbom, sign, verify."""
+"""The verbs of evidence: test, rebuild, sbom, sign, verify."""
 
 import json
 from collections.abc import Sequence
@@ -64,6 +64,33 @@ def _tails(evidence: Evidence) -> Sequence[tuple[str, str]]:
     failed = set(evidence.predicate.get("failedTests", ()))
     details: Sequence[dict[str, Any]] = evidence.predicate.get("computeops_tests", ())
     return [(one["name"], one.get("output", "")) for one in details if one.get("name") in failed]
+
+
+@click.command()
+@_FILE
+@_KEY
+@json_option
+@click.pass_obj
+def rebuild_command(settings: Settings, file: Path, key: str | None, *, as_json: bool) -> int:
+    """Build the release of FILE again from its own recipe, lock and sources, and compare bit for bit.
+
+    The verdict is written beside the image as evidence. Exits with 13 if the images differ.
+
+    Example: computeops rebuild samtools-1.16.1.sif --key ada
+    """
+    from computeops.store.release import Release
+
+    progress = Progress()
+    evidence = pipeline.rebuild(file, settings, progress)
+    progress.done()
+    pipeline.attest(Release.beside(file), [evidence], settings, settings.key if key is None else key)
+    listed: Sequence[dict[str, str]] = evidence.predicate["differences"]
+    lines = [f"/{one['path']}: {one['what']}  {one['detail']}" for one in listed]
+    lines += ["and more"] if evidence.predicate["more"] else []
+    equal = [name for name, same in evidence.predicate["identical"].items() if same]
+    lines.append(f"identical: {', '.join(equal)}" if evidence.passed else f"{file} is not what its recipe builds here")
+    emit(evidence.predicate, "\n".join(lines), as_json=as_json)
+    return 0 if evidence.passed else CHECK_FAILED
 
 
 @click.command()

@@ -32,6 +32,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "cyclonedx": "https://cyclonedx.org/bom",
         "spdx": "https://spdx.dev/Document",
         "vulns": "https://in-toto.io/attestation/vulns/v0.2",
+        "rebuild": "https://computeops.org/evidence/rebuild/v1",
     }
 )
 """What people write for a kind in a policy."""

@@ -8,6 +8,7 @@ an index without their advisories are gaps; an old index is stale. Neither is `c
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from computeops.check import endoflife
@@ -65,6 +66,13 @@ def scan(subjects: Mapping[str, Digest], inventory: Inventory, index: Index, *, 
         feeds=tuple(asked),
         time=now,
     )
+
+
+def only_fixed(scan: Scan) -> Scan:
+    """Return `scan` with what no update repairs as not counting."""
+    reason = "there is no fix yet"
+    findings = [one if one.suppressed or one.fixed else one.without(reason, "--only-fixed") for one in scan.findings]
+    return replace(scan, findings=tuple(findings))
 
 
 def _asked(index: Index, inventory: Inventory) -> Sequence[Feed]:

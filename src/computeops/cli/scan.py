@@ -1,134 +1,177 @@
-"""The verbs of vulnerabilities: scan, advisories."""
+"""The verb `scan`: the known vulnerabilities of an image, and whether it is up to date."""
 
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from computeops.check import freshness as comparing
 from computeops.check.advisories.model import SEVERITIES
 from computeops.check.findings import Scan, Verdict, rank
-from computeops.cli.output import Progress, emit, json_option, table
+from computeops.check.inventory import Inventory
+from computeops.cli.output import Progress, emit, json_option
 from computeops.config import Settings
-from computeops.errors import CHECK_FAILED
+from computeops.errors import CHECK_FAILED, UsageError
+from computeops.model import Image
 
-_FILE = click.argument("file", type=click.Path(path_type=Path, exists=True))
-_GATES = tuple(reversed(SEVERITIES[1:]))
+_FORMATS = ("table", "json", "sarif", "cyclonedx", "gitlab", "html", "openvex")
+_GATES = tuple(reversed(SEVERITIES))
+_FILES = click.Path(path_type=Path, exists=True, dir_okay=False)
+_INDEX_BYTES = 256 * 1024 * 1024
 
 
 @click.command()
-@_FILE
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--fail-on", type=click.Choice(_GATES), help="Exit with 13 for a finding so severe, or worse.")
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="table", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="Write to this file, and the table to the terminal.")
+@click.option(
+    "--fail-on", type=click.Choice(_GATES), help="Exit with 13 for a finding so severe, or worse; unknown: for any."
+)
+@click.option(
+    "--accept",
+    type=click.Choice([Verdict.STALE, Verdict.UNSCANNABLE]),
+    multiple=True,
+    help="Let this verdict pass --fail-on, too.",
+)
+@click.option(
+    "--vex", "vex", type=_FILES, multiple=True, help="OpenVEX, CycloneDX or CSAF: what does not count, and why."
+)
+@click.option("--ignore", "ignored", type=_FILES, multiple=True, help="TOML file with [[ignore]] tables.")
+@click.option("--only-fixed", is_flag=True, help="Do not count what no update repairs.")
 @click.option("--all", "everything", is_flag=True, help="Show what is negligible or does not count, too.")
+@click.option("--freshness", is_flag=True, help="Compare with the archive of the distribution instead.")
+@click.option("--index", "indexes", type=_FILES, multiple=True, help="File Packages of the archive, for --freshness.")
+@click.option("--key", default="", metavar="NAME", help="Write the result beside FILE as evidence, signed by this key.")
 @json_option
 @click.pass_obj
 def scan_command(
-    settings: Settings, file: Path, form: str, fail_on: str | None, *, everything: bool, as_json: bool
+    settings: Settings,
+    file: Path,
+    form: str,
+    output: Path | None,
+    fail_on: str | None,
+    accept: Sequence[str],
+    vex: Sequence[Path],
+    ignored: Sequence[Path],
+    indexes: Sequence[Path],
+    key: str,
+    *,
+    only_fixed: bool,
+    everything: bool,
+    freshness: bool,
+    as_json: bool,
 ) -> int:
     """List the known vulnerabilities of the packages in the image FILE.
+
+    The verdict is clean, vulnerable, stale (nothing found, but the advisories are old) or unscannable (nothing found,
+    but not all could be judged). With --fail-on, the last two fail too, unless they are accepted.
 
     Example: computeops scan samtools-1.16.1.sif --fail-on high
     """
     from computeops.check import inventory
+    from computeops.image import convert
+
+    if freshness:
+        return _freshness(settings, file, indexes, as_json=as_json)
+    if indexes:
+        raise UsageError("--index is for --freshness")
+    progress = Progress()
+    progress("reading the packages")
+    image = convert.open_image(file)
+    found = inventory.packages(convert.open_tree(file))
+    progress("asking the advisories")
+    scan = _scan(settings, image, found, [*vex, *ignored], only_fixed=only_fixed)
+    if key:
+        _attest(settings, file, image, scan, key, progress)
+    progress.done()
+    _print(scan, file, image, found, "json" if as_json else form, output, everything=everything)
+    return CHECK_FAILED if fail_on and fails(scan, fail_on, accept) else 0
+
+
+def _scan(settings: Settings, image: Image, found: Inventory, said: Sequence[Path], *, only_fixed: bool) -> Scan:
     from computeops.check import scan as scanning
+    from computeops.check import vex
     from computeops.check.advisories.lookup import Index
-    from computeops.check.report import document
-    from computeops.check.report import table as text
+
+    statements = [statement for one in said for statement in vex.read(one)]
+    now = int(time.time())
+    with Index(settings.advisories) as index:
+        scan = scanning.scan(image.subjects, found, index, now=now, stale_days=settings.stale_days)
+    scan = vex.apply(scan, statements, now=now)
+    return scanning.only_fixed(scan) if only_fixed else scan
+
+
+def fails(scan: Scan, severity: str, accepted: Sequence[str] = ()) -> bool:
+    """Return whether a gate that is closed for findings of `severity` and worse is closed for this scan.
+
+    It is closed too where nothing was found because nobody looked: unless that verdict is `accepted`.
+    """
+    if any(rank(one.severity) >= rank(severity) for one in scan.counting):
+        return True
+    unknown = {Verdict.UNSCANNABLE: bool(scan.gaps), Verdict.STALE: bool(scan.stale)}
+    return any(there and verdict not in accepted for verdict, there in unknown.items())
+
+
+def _print(
+    scan: Scan, file: Path, image: Image, found: Inventory, form: str, output: Path | None, *, everything: bool
+) -> None:
+    from computeops.check.report import bom, document, gitlab, openvex, page, sarif, table
+    from computeops.http import whole_file
+
+    people = table.write(scan, file.name, everything=everything)
+    writers: Mapping[str, Callable[[], str]] = {
+        "table": lambda: people,
+        "json": lambda: document.write(scan, file.name),
+        "sarif": lambda: sarif.write(scan, file.name),
+        "cyclonedx": lambda: bom.write(scan, image, found),
+        "gitlab": lambda: gitlab.write(scan, file.name),
+        "html": lambda: page.write(scan, file.name),
+        "openvex": lambda: openvex.write(scan, file.name),
+    }
+    text = writers[form]()
+    if output is None:
+        click.echo(text)
+        return
+    with whole_file(output) as target:
+        target.write(text.encode(errors="replace") + b"\n")
+    click.echo(people)
+
+
+def _attest(settings: Settings, file: Path, image: Image, scan: Scan, key: str, progress: Progress) -> None:
+    """Write the result beside the image, about what was computed from its content."""
+    from computeops import pipeline
+    from computeops.check.report.evidence import evidence
+    from computeops.image import convert
+    from computeops.sign.policy import narrowed
+    from computeops.store.release import Release
+
+    progress("computing what is signed")
+    proven = convert.prove(image)
+    made = narrowed(proven, evidence(replace(scan, subjects=proven.subjects)))
+    pipeline.attest(Release.beside(file), [made], settings, key)
+
+
+def _freshness(settings: Settings, file: Path, indexes: Sequence[Path], *, as_json: bool) -> int:
+    """Say what an update from the archive would change; 13 if it would change anything."""
+    from computeops.check import inventory
+    from computeops.http import download
     from computeops.image import convert
 
     progress = Progress()
-    with Index(settings.advisories) as index:
-        progress("reading the packages")
-        image = convert.open_image(file)
-        found = inventory.packages(convert.open_tree(file))
-        progress("asking the advisories")
-        scan = scanning.scan(image.subjects, found, index, now=int(time.time()), stale_days=settings.stale_days)
+    progress("reading the packages")
+    image = convert.open_image(file)
+    found = inventory.packages(convert.open_tree(file))
+    with tempfile.TemporaryDirectory(prefix="computeops-index-") as work:
+        files = list(indexes)
+        for url in () if indexes else comparing.addresses(found.system, image.arch, settings.mirror):
+            progress(f"fetching {url}")
+            files.append(Path(work) / url.partition("/dists/")[2].replace("/", "-"))
+            download(url, files[-1], limit_bytes=_INDEX_BYTES)
+        progress("comparing")
+        result = comparing.compare(found, files)
     progress.done()
-    if as_json or form == "json":
-        click.echo(document.write(scan, file.name))
-    else:
-        click.echo(text.write(scan, file.name, everything=everything))
-    return CHECK_FAILED if fail_on and fails(scan, fail_on) else 0
-
-
-def fails(scan: Scan, severity: str) -> bool:
-    """Return whether a gate that is closed for findings of `severity` and worse is closed for this scan."""
-    if any(rank(one.severity) >= rank(severity) for one in scan.counting):
-        return True
-    return scan.verdict in {Verdict.STALE, Verdict.UNSCANNABLE}
-
-
-@click.group()
-def advisories_command() -> None:
-    """Bring advisories here, and look at how old they are.
-
-    Example: computeops advisories update
-    """
-
-
-@advisories_command.command("update")
-@click.argument("feeds", nargs=-1)
-@click.option("--from", "mirror", default=None, metavar="WHERE", help="Folder or address of a mirror of the feeds.")
-@click.option("--full", is_flag=True, help="Load what did not change too, and accept a feed that lost most records.")
-@json_option
-@click.pass_obj
-def _update(settings: Settings, feeds: Sequence[str], mirror: str | None, *, full: bool, as_json: bool) -> int:
-    """Load FEEDS (osv/PyPI, debian, alpine/v3.20/main, kev, epss ...), or all that are usual, into the index.
-
-    Example: computeops advisories update osv/Debian osv/PyPI kev
-    """
-    from computeops.check.advisories.update import update
-
-    progress = Progress()
-    where = settings.feeds if mirror is None else mirror
-    outcomes = update(settings.advisories, feeds, mirror=where, now=int(time.time()), full=full, progress=progress)
-    progress.done()
-    rows = [(one.feed, one.done, str(one.records), one.why) for one in outcomes]
-    data = [{"feed": one.feed, "done": one.done, "records": one.records, "why": one.why} for one in outcomes]
-    emit(data, table(("feed", "", "records", ""), rows), as_json=as_json)
-    return CHECK_FAILED if any(one.done == "refused" for one in outcomes) else 0
-
-
-@advisories_command.command("status")
-@json_option
-@click.pass_obj
-def _status(settings: Settings, *, as_json: bool) -> None:
-    """Show the feeds in the index: how old they are and what they hold.
-
-    Example: computeops advisories status
-    """
-    from computeops.check.advisories.lookup import Index
-    from computeops.check.report.document import moment
-
-    with Index(settings.advisories) as index:
-        feeds, ecosystems = index.feeds(), index.ecosystems()
-    rows = [
-        (
-            one.name,
-            str(one.records),
-            str(one.faulty or ""),
-            moment(one.published) or "",
-            moment(one.checked) or "",
-            one.newest,
-        )
-        for one in feeds
-    ]
-    data = {
-        "index": str(settings.advisories),
-        "feeds": [
-            {
-                "name": one.name,
-                "origin": one.origin,
-                "records": one.records,
-                "faulty": one.faulty,
-                "published": moment(one.published),
-                "checked": moment(one.checked),
-                "newest": one.newest,
-            }
-            for one in feeds
-        ],
-        "ecosystems": ecosystems,
-    }
-    head = ("feed", "records", "faulty", "published", "checked", "last record")
-    emit(data, f"{table(head, rows)}\n\n{settings.advisories}", as_json=as_json)
+    emit(comparing.document(result), comparing.text(result, file.name), as_json=as_json)
+    return 0 if result.fresh else CHECK_FAILED

@@ -7,7 +7,7 @@ import msgspec
 
 from computeops.check.advisories.bounded import typed
 from computeops.check.advisories.ecosystem import normal
-from computeops.check.advisories.model import Advisory, Affected, Span, State
+from computeops.check.advisories.model import Advisory, Affected, Span, State, plain
 from computeops.check.versions import apk
 from computeops.errors import FormatError
 
@@ -56,5 +56,5 @@ def _fixes(ecosystem: str, package: str, version: str, fixed: list[str] | tuple[
             if version == "0":
                 what = Affected(ecosystem, package, (Span(),), State.NOT_AFFECTED)
             else:
-                what = Affected(ecosystem, package, (Span(high=apk.key(version), fixed=version),))
+                what = Affected(ecosystem, package, (Span(high=apk.key(version), fixed=plain(version)),))
             yield Advisory(one, "", "", (one,), (), "unknown", None, "", (what,))

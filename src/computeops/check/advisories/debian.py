@@ -12,7 +12,7 @@ import msgspec
 
 from computeops.check.advisories.bounded import table_of, typed
 from computeops.check.advisories.ecosystem import debian
-from computeops.check.advisories.model import Advisory, Affected, Span, State
+from computeops.check.advisories.model import Advisory, Affected, Span, State, plain
 from computeops.check.versions import deb
 from computeops.errors import FormatError
 from computeops.limits import LIMITS
@@ -80,7 +80,7 @@ def _affected(package: str, release: str, said: _Release) -> Affected | None:
         high = deb.key(said.fixed_version)
         # A fix that is in no archive yet can be installed by nobody.
         there = any(deb.key(version) >= high for version in (said.repositories or {}).values())
-        fixed = said.fixed_version if there or not said.repositories else ""
+        fixed = plain(said.fixed_version) if there or not said.repositories else ""
         return Affected(ecosystem, package, (Span(high=high, fixed=fixed),), State.AFFECTED, severity)
     return Affected(ecosystem, package, (Span(),), _state(said), severity)
 

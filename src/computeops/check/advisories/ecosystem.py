@@ -112,6 +112,12 @@ def debian(codename: str) -> str:
     return f"Debian:{_DEBIAN_RELEASES[codename]}" if codename in _DEBIAN_RELEASES else ""
 
 
+def debian_codename(version: str) -> str:
+    """Return `bookworm` for `12`, `12.5` or `bookworm`; "" for a release without a name here."""
+    major = _major(version)
+    return next((name for name, number in _DEBIAN_RELEASES.items() if major == number or version == name), "")
+
+
 def of_system(system: System) -> Sequence[str]:
     """Return the ecosystems whose advisories are about the packages of `system`; none for one that publishes none."""
     if system.id in _OWN_RULES:

@@ -39,9 +39,7 @@ class Span:
 
     def holds(self, key: bytes) -> bool:
         """Return whether the version with `key` is in the span."""
-        if key < self.low:
-            return False
-        return self.high is None or key < self.high or (self.closed and key == self.high)
+        return self.low <= key and (self.high is None or key < self.high or (self.closed and key == self.high))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +75,8 @@ class Advisory:
     vector: str
     """CVSS."""
     affected: tuple[Affected, ...]
+
+
+def plain(text: str, longest: int = 256) -> str:
+    """Return `text` if it can be shown anywhere, else ""."""
+    return text if len(text) <= longest and text.isprintable() else ""

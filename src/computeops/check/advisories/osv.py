@@ -13,7 +13,7 @@ import msgspec
 from computeops.check import versions
 from computeops.check.advisories import cvss
 from computeops.check.advisories.ecosystem import is_distribution, name_of, normal, scheme
-from computeops.check.advisories.model import SEVERITIES, Advisory, Affected, Span, State
+from computeops.check.advisories.model import SEVERITIES, Advisory, Affected, Span, State, plain
 from computeops.errors import FormatError
 
 _CVE = re.compile(r"(?:[A-Za-z]+-)?(CVE-\d{4}-\d{4,19})")
@@ -112,7 +112,7 @@ def _advisory(record: _Record) -> Advisory | None:
     return Advisory(
         record.id,
         record.modified,
-        "".join(one for one in text if one.isprintable()),
+        text if text.isprintable() else "".join(one for one in text if one.isprintable()),
         vulnerabilities,
         aliases,
         word or cvss.severity(score),
@@ -129,7 +129,7 @@ def _names(record: _Record, *, distribution: bool) -> tuple[tuple[str, ...], tup
     it (`upstream`; older ones in `aliases`, AlmaLinux in `related`). Elsewhere `aliases` are names of one bug.
     """
     own = _cve(record.id)
-    listed = [*(record.aliases or ()), *(record.upstream or ())]
+    listed = [name for one in (record.aliases, record.upstream) for name in one or () if plain(name)]
     if own:
         return (own,), tuple(dict.fromkeys(one for one in (record.id, *listed) if one != own))
     if distribution:
@@ -154,8 +154,7 @@ def _affected(entry: _Affected, record: _Record) -> Affected | None:
     ecosystem = normal(package.ecosystem)
     key = key_function(ecosystem)
     spans = [span for one in entry.ranges or () if one.type != "GIT" for span in _spans(one.events or (), key)]
-    listed = (key(version) for version in entry.versions or () if len(version) <= _LONGEST_VERSION)
-    spans += [Span(one, one, closed=True) for one in dict.fromkeys(listed) if not _within(one, spans)]
+    spans += _listed(entry.versions, spans, key) if entry.versions else ()
     if not spans:
         return None
     specific = _rating(entry.ecosystem_specific) or _rating(entry.database_specific)
@@ -165,14 +164,19 @@ def _affected(entry: _Affected, record: _Record) -> Affected | None:
     return Affected(ecosystem, name, tuple(spans), state, _WORDS.get(specific.rstrip("*"), ""), module)
 
 
-def _within(key: bytes, spans: Sequence[Span]) -> bool:
-    return any(span.holds(key) for span in spans)
+def _listed(listed: Sequence[str], spans: Sequence[Span], key: Callable[[str], bytes]) -> Sequence[Span]:
+    """Return the listed versions that are in no range, each as a span of its own; most are in the first."""
+    keys = {key(version) for version in listed}
+    for span in spans:
+        keys = {one for one in keys if not span.holds(one)}
+    return [Span(one, one, closed=True) for one in sorted(keys)]
 
 
 @lru_cache(maxsize=4096)
 def _key_cache(ecosystem: str) -> Callable[[str], bytes]:
     # The same versions come in one advisory after the other: bounded, so that no feed fills the memory.
-    return lru_cache(maxsize=65536)(versions.SCHEMES[scheme(ecosystem)])
+    make = versions.SCHEMES[scheme(ecosystem)]
+    return lru_cache(maxsize=65536)(lambda version: make(version[:_LONGEST_VERSION]))
 
 
 def key_function(ecosystem: str) -> Callable[[str], bytes]:
@@ -184,32 +188,40 @@ def _spans(events: Iterable[_Event], key: Callable[[str], bytes]) -> list[Span]:
     """Return what is affected by a range: its events sorted by version, opened and closed in turn."""
     points: list[tuple[bytes, int, bool, str]] = []
     for event in events:
-        for text, kind, closed in (
-            (event.introduced, _OPENS, False),
-            (event.fixed, _CLOSES, False),
-            (event.last_affected, _CLOSES, True),
-        ):
-            if text is not None and len(text) <= _LONGEST_VERSION:
-                points.append((b"" if text == "0" and not closed else key(text), kind, closed, text))
-    points.sort(key=lambda point: (point[0], point[2], point[1]))
+        if event.introduced is not None:
+            points.append((b"" if event.introduced == "0" else key(event.introduced), _OPENS, False, ""))
+        if event.fixed is not None:
+            points.append((b"" if event.fixed == "0" else key(event.fixed), _CLOSES, False, plain(event.fixed)))
+        if event.last_affected is not None:
+            points.append((key(event.last_affected), _CLOSES, True, ""))
+    points.sort(key=_place)
     return list(_walk(points))
 
 
+def _place(point: tuple[bytes, int, bool, str]) -> tuple[bytes, bool, int]:
+    """At one version: what is fixed, what is introduced, and what is affected last."""
+    return point[0], point[2], point[1]
+
+
 def _walk(points: Sequence[tuple[bytes, int, bool, str]]) -> Iterable[Span]:
+    if len(points) == 2 and points[0][1] == _OPENS and points[1][1] == _CLOSES:  # nearly all
+        (low, *_), (high, _, closed, text) = points
+        yield Span(low, high, closed, text)
+        return
     closing = {at for at, kind, _, _ in points if kind == _CLOSES}
     last = max((number for number, point in enumerate(points) if point[1] == _CLOSES), default=-1)
-    low: bytes | None = None
+    opened: bytes | None = None
     for number, (at, kind, closed, text) in enumerate(points):
         if kind == _OPENS:
             # 1.0 introduces and 1.0 fixes: nothing is affected from there on, unless a later event ends it again.
-            if low is None and (at not in closing or number < last):
-                low = at
-        elif low is not None:
-            if at > low or closed:
-                yield Span(low, at, closed, "" if closed else text)
-            low = None
-    if low is not None:
-        yield Span(low)
+            if opened is None and (at not in closing or number < last):
+                opened = at
+        elif opened is not None:
+            if at > opened or closed:
+                yield Span(opened, at, closed, text)
+            opened = None
+    if opened is not None:
+        yield Span(opened)
 
 
 def _vector(rated: Sequence[_Severity]) -> tuple[str, float | None]:

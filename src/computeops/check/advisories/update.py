@@ -12,6 +12,7 @@ import email.utils
 import fcntl
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -56,7 +57,7 @@ _FAULTY_SHARE = 0.01
 _SHRUNK_SHARE = 0.5
 _DELTA_MOST = 2000
 _CHANGES_BYTES = 256 * 1024 * 1024
-_MODIFIED = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]{8,20}Z")
+_MODIFIED = re.compile(r"(?:199|2\d\d)\d-\d\d-\d\dT[0-9:.]{8,20}Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _one(writer: Writer, source: "_Source", name: str, *, now: int, full: bool, 
             return Outcome(name, "unchanged", known.records)
         progress(f"{name}: reading")
         with writer.feed(name) as number:
-            made = _load(writer, number, fetched)
+            made = _load(writer, number, fetched, now)
             _plausible(made, known, full=full)
             writer.describe(replace(made, checked=now))
         return Outcome(name, "loaded", made.records)
@@ -141,7 +142,7 @@ def _one(writer: Writer, source: "_Source", name: str, *, now: int, full: bool, 
         return Outcome(name, "refused", known.records, f"{error.strerror or error}")
 
 
-def _load(writer: Writer, number: int, fetched: _Fetched) -> Feed:
+def _load(writer: Writer, number: int, fetched: _Fetched, now: int) -> Feed:
     """Write the records of a feed and return what is known of it now."""
     kind, name = fetched.feed.name.partition("/")[0], fetched.file.name
     if kind == "kev":
@@ -151,7 +152,7 @@ def _load(writer: Writer, number: int, fetched: _Fetched) -> Feed:
         data = bounded.whole(fetched.file)
         return replace(fetched.feed, records=writer.likely(facts.likely(data, name)))
     writer.clear(number)
-    counted = _Counted()
+    counted = _Counted(now)
     reader = {"osv": _osv, "debian": _tracker, "alpine": _secdb}[kind]
     writer.add(number, counted.good(reader(fetched.file)))
     return replace(fetched.feed, records=counted.records, faulty=counted.faulty, newest=counted.newest)
@@ -160,8 +161,9 @@ def _load(writer: Writer, number: int, fetched: _Fetched) -> Feed:
 class _Counted:
     """Counts the records of a feed on their way."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: int) -> None:
         self.records, self.faulty, self.newest = 0, 0, ""
+        self._tomorrow = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + 86400))
 
     def good(self, found: Iterable[Advisory | FormatError | None]) -> Iterator[Advisory]:
         """Yield the advisories; None stands for a record that is right and says nothing."""
@@ -172,7 +174,8 @@ class _Counted:
             if isinstance(one, FormatError):
                 self.faulty += 1
             elif one is not None:
-                if one.modified > self.newest and _MODIFIED.fullmatch(one.modified):
+                # Dates of the year 1 and of the future occur.
+                if self.newest < one.modified < self._tomorrow and _MODIFIED.fullmatch(one.modified):
                     self.newest = one.modified
                 yield one
 

@@ -111,8 +111,7 @@ def test_links_that_a_build_leaves_lead_nowhere(pinned: tuple[build.Lock, Path],
     precious.mkdir()
     (precious / "file").write_text("x")
     links = "\n".join(
-        f"rm -rf {one} && ln -s {precious} {one}"
-        for one in ("/run", "/var/cache/apt", "/etc/hosts", "/root")
+        f"rm -rf {one} && ln -s {precious} {one}" for one in ("/run", "/var/cache/apt", "/etc/hosts", "/root")
     )
     script(folder, f'{links}\necho "$STEP" > /step\ntest "$SOURCE_DATE_EPOCH" = {building.EPOCH}\n', pinned[0])
     seen = building.look(building.run(folder, tmp_path / "work", pinned[1], "twice"))

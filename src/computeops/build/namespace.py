@@ -8,18 +8,19 @@ ids of /etc/subuid; for root all of them are ids that nobody has. So equal build
 """
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from computeops import proc
+from computeops.build import enter
 from computeops.errors import EngineError
 
 _ROOTS_RANGE = 1_879_048_192
 """First host id behind the box when root builds: above what systemd and login.defs hand out."""
 _HINT = "allow it with: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER, and install uidmap"
-_INNER = ["--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--mount-proc"]
 _SCRIPT = r"""
 set -eu
 root=$1
@@ -58,20 +59,18 @@ ln -s /proc/self/fd "$root/dev/fd"
 ln -s fd/0 "$root/dev/stdin"
 ln -s fd/1 "$root/dev/stdout"
 ln -s fd/2 "$root/dev/stderr"
-while [ "$1" != -- ]; do
+while [ $# -gt 0 ]; do
     if [ -d "$2" ]; then mkdir -p "$root$2"; else mkdir -p "$root${2%/*}"; [ -e "$root$2" ] || : > "$root$2"; fi
     mount --bind "$2" "$root$2"
     [ "$1" = rw ] || mount -o remount,bind,ro "$root$2" 2>/dev/null || :
     shift 2
 done
-shift
 mkdir "$root/.host"
 cd "$root"
 pivot_root . .host
 cd /
 umount -l /.host
 rmdir /.host
-exec "$@"
 """
 
 
@@ -134,12 +133,8 @@ def _prefix(root: Path, work: Path, readable: Sequence[Path], *, network: bool) 
     if not is_root:
         proc.need("newuidmap")
         yield from ("--user", "--map-root-user", "--map-auto")
-    yield from ("sh", str(work / ".box.sh"), str(root))
+    yield from (sys.executable, "-I", "-S", enter.__file__, str(work / ".box.sh"))
+    yield from (str(_ROOTS_RANGE if is_root else 0), "yes" if network else "no", str(root))
     for one in readable:
         yield from ("ro", str(one))
-    yield from ("rw", str(work), "--", "unshare", "--user")
-    # the kernel wants each range of a map within one range of the map outside
-    first, rest = (f"{_ROOTS_RANGE},0", 65536) if is_root else ("1,1", 65535)
-    yield from (f"--map-users={first},{rest}", f"--map-groups={first},{rest}")
-    yield from ("--setuid=0", "--setgid=0") if is_root else ("--map-root-user",)
-    yield from (*_INNER, *(() if network else ("--net",)), "--")
+    yield from ("rw", str(work), "--")

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from computeops import __version__
 from computeops.errors import ComputeOpsError, DeniedError, LoginError, NotFoundError, UsageError
-from computeops.hub import manifests, receive, search, shelf, sifs
+from computeops.hub import manifests, receive, roles, search, shelf, sifs
 from computeops.hub.auth import Caller
 from computeops.hub.db import Repository
 from computeops.hub.sifs import SifFile
@@ -192,7 +192,15 @@ class Library:
 
     def _is_place(self, caller: Caller, name: str) -> bool:
         repository = self._hub.database.repository(_repository(name)) if "/" in name else None
-        return _may_push(caller, name) or (repository is not None and caller.sees(repository))
+        return self._may_push(caller, name) or (repository is not None and caller.sees(repository))
+
+    def _may_push(self, caller: Caller, name: str) -> bool:
+        """Return whether `caller` may push to the container `name`, or to any in the entity or collection `name`."""
+        components = name.split("/")
+        if len(components) > 2:
+            return roles.allows(self._hub.database, caller, "push", _repository(name))
+        above = components[1:] if components[0] == _ROOT else components
+        return caller.may_below("push", "".join(f"{one}/" for one in above))
 
     async def create(self, request: Request) -> Response:
         """Create an entity, a collection or a container: only a question of permission."""
@@ -200,7 +208,7 @@ class Library:
         parent = next((sent[key] for key in ("entity", "collection") if sent.get(key)), "")
         name = "/".join(one for one in (shelf.name_of(parent) if parent else "", _text(sent, "name")) if one)
         caller = self._hub.caller(request.scope)
-        if not _may_push(caller, name):
+        if not await to_thread(self._may_push, caller, name):
             raise _refused(caller, name)
         return _data(_place(name), 201)
 
@@ -221,7 +229,7 @@ class Library:
 
     def _require(self, request: Request, action: str, repository: str) -> None:
         caller = self._hub.caller(request.scope)
-        if not caller.may(action, repository):
+        if not self._hub.admit(caller, action, repository):
             raise _refused(caller, repository)
 
     async def upload(self, request: Request) -> Response:
@@ -285,7 +293,7 @@ class Library:
         found = self._hub.database.repository(name)
         caller = self._hub.caller(request.scope)
         if found is None or not caller.sees(found):
-            if caller.may("push", name):
+            if roles.allows(self._hub.database, caller, "push", name):
                 return {}
             raise NotFoundError(f"no container {name}")
         return shelf.tags(self._hub, found)
@@ -305,15 +313,6 @@ def _repository(name: str) -> str:
     if len(components) == 1:
         return f"{_ROOT}/{name}"
     return "/".join(components[1:] if len(components) > 2 and components[0] == _ROOT else components)
-
-
-def _may_push(caller: Caller, name: str) -> bool:
-    """Return whether `caller` may push to the container `name`, or to any in the entity or collection `name`."""
-    components = name.split("/")
-    if len(components) > 2:
-        return caller.may("push", _repository(name))
-    above = components[1:] if components[0] == _ROOT else components
-    return caller.may_below("push", "".join(f"{one}/" for one in above))
 
 
 def _three(repository: str) -> tuple[str, str, str]:

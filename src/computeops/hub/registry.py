@@ -18,7 +18,7 @@ from computeops.hub.call import Call, digest_of, unsupported
 from computeops.hub.db import Repository
 from computeops.hub.manifests import Manifest
 from computeops.hub.oci_error import OciError
-from computeops.hub.send import send_bytes, send_file
+from computeops.hub.send import send_blob, send_bytes
 from computeops.hub.state import Hub, header
 from computeops.limits import LIMITS
 from computeops.model import Digest
@@ -89,7 +89,7 @@ class Registry:
         if call.name.partition("/")[0] in RESERVED:
             raise OciError("NAME_INVALID", 400, f"the hub keeps the name {call.name.partition('/')[0]!r} for itself")
         caller = self._hub.caller(call.scope)
-        if caller.may(action, call.name):
+        if self._hub.admit(caller, action, call.name):
             return
         if not caller.name:
             raise self._unauthorized(call.scope, call.name, f"pull,{action}")
@@ -210,7 +210,7 @@ class Registry:
             "cache-control": "max-age=31536000, immutable" if repository.public else "private",
             "x-content-type-options": "nosniff",
         }
-        await send_file(call.scope, call.send, self._hub.blobs.path(digest), size, headers)
+        await send_blob(call.scope, call.send, self._hub.blobs.storage, digest, size, headers)
 
     async def _delete_blob(self, call: Call) -> None:
         """end-10."""
@@ -289,15 +289,10 @@ class Registry:
 
     async def _finish(self, call: Call, upload: Upload, digest: Digest) -> None:
         try:
-            await to_thread(self._publish, call.name, upload, digest)
+            await to_thread(self._hub.finish, upload, call.name, digest)
         except FormatError as error:
             raise OciError("DIGEST_INVALID", 400, error.message) from error
         await call.answer(201, _blob_headers(call.name, digest))
-
-    def _publish(self, name: str, upload: Upload, digest: Digest) -> None:
-        size = self._hub.blobs.finish(upload, digest)
-        database = self._hub.database
-        database.link(database.create_repository(name), str(digest), size)
 
     # lists
 

@@ -114,9 +114,7 @@ def require(database: Database, caller: Caller, collection: str, role: str) -> N
         raise LoginError("a token is needed", hint="sign in, or send one as Authorization: Bearer")
     with database.read() as connection:
         row = connection.execute(sa.select(collections.c.public).where(collections.c.name == collection)).first()
-    if row is None or not (
-        row.public or caller.may("pull", f"{collection}/any") or caller.manages(collection, "reader")
-    ):
+    if row is None or not (row.public or caller.may("pull", f"{collection}/any")):
         raise NotFoundError(f"no collection {collection[:80]}")
     if not caller.manages(collection, role):
         raise DeniedError(f"only one who is {role} of {collection} may do this", hint="ask an owner of the collection")

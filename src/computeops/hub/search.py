@@ -96,9 +96,12 @@ def repositories_of(database: Database, caller: Caller, *, after: str = "", limi
 
 def visible(caller: Caller) -> sa.ColumnElement[bool]:
     """Return the condition in SQL that is `caller.sees`."""
-    allowed: list[sa.ColumnElement[bool]] = [collections.c.public]
+    covered = []
     for scope in caller.scopes:
         prefix = scope.pattern.removesuffix("*")
         begins = sa.func.substr(repositories.c.name, 1, len(prefix)) == prefix
-        allowed.append(begins if scope.pattern.endswith("*") else repositories.c.name == prefix)
-    return sa.or_(*allowed)
+        covered.append(begins if scope.pattern.endswith("*") else repositories.c.name == prefix)
+    seen = sa.or_(sa.false(), *covered)
+    if caller.roles is not None and not caller.administrator:  # any role may at least pull
+        seen &= collections.c.name.in_(list(caller.roles))
+    return sa.or_(collections.c.public, seen)

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from computeops.errors import UsageError
+from computeops.hub import roles
 from computeops.hub.auth import ANYONE, Auth, Caller
-from computeops.hub.blobs import Blobs
+from computeops.hub.blobs import Blobs, Upload
 from computeops.hub.db import Database
 from computeops.hub.making import Making
 from computeops.hub.settings import DEFAULT, Secrets, Settings
+from computeops.hub.storage import open_storage
+from computeops.hub.storage.folder import Folder
+from computeops.model import Digest
 
 _COLLECTION = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")
 
@@ -35,10 +39,26 @@ class Hub:
     def open(cls, data: Path, *, base: str = "", settings: Settings = DEFAULT, secrets: Secrets | None = None) -> Self:
         """Open the hub in the folder `data`, or begin one there; only its owner may read it."""
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        database, blobs = Database.in_folder(data), Blobs(data)
-        making = Making(blobs.uploads, database, blobs)
+        storage = open_storage(data)
+        database, blobs = Database.in_folder(data, storage=storage), Blobs(storage, Folder(data))
+        making = Making(blobs.work, database, blobs)
         auth = Auth(database, data, people_create=settings.create_collections == "people")
         return cls(data, base.rstrip("/"), database, blobs, auth, making, settings, secrets or Secrets())
+
+    def finish(self, upload: Upload, repository: str, digest: Digest) -> None:
+        """Make the upload the blob `digest` of `repository`, durably; it ends in any case.
+
+        Raises:
+            FormatError: its content has another digest.
+            ConflictError: another request is adding to it; then it goes on.
+        """
+        with upload.claimed():
+            try:
+                size = self.blobs.publish(upload, digest)
+                found = self.database.create_repository(repository)
+                self.database.link(found, str(digest), size, lambda: self.blobs.publish(upload, digest))
+            finally:
+                self.blobs.forget(upload)
 
     def set_public(self, collection: str, *, public: bool) -> None:
         """Make `collection` public or private, also before anything is pushed to it.
@@ -53,6 +73,11 @@ class Hub:
     def url(self, scope: Mapping[str, Any]) -> str:
         """Return the hub's address as the sender of the request with this ASGI `scope` can reach it, without a `/`."""
         return self.base or f"{scope['scheme']}://{header(scope, b'host')}"
+
+    def admit(self, caller: Caller, action: str, repository: str) -> bool:
+        """Return whether `caller` may `action` on `repository`; whoever so begins a collection becomes its owner."""
+        public = self.settings.new_collections == "public"
+        return roles.admit(self.database, caller, action, repository, public=public)
 
     def caller(self, scope: Mapping[str, Any]) -> Caller:
         """Return who sent the request with this ASGI `scope`.

@@ -17,11 +17,14 @@ PROGRAMS = {
     "bubblewrap": ["bwrap"],
     "browser": ["chromium", "chromedriver"],
     "buildah": ["buildah"],
+    "gridengine": ["/usr/lib/gridengine/sge_qmaster", "qsub"],
+    "htcondor": ["condor_master", "condor_submit"],
     "mmdebstrap": ["mmdebstrap"],
     "podman": ["podman"],
     "registry": ["docker-registry"],
     "rpm": ["rpm"],
     "skopeo": ["skopeo"],
+    "slurm": ["/usr/sbin/slurmctld", "/usr/sbin/slurmd", "/usr/sbin/slurmdbd", "mariadbd", "munged", "sbatch"],
     "squashfs": ["mksquashfs", "sqfstar", "unsquashfs"],
 }
 """Marker to the programs that a test with it drives."""

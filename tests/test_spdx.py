@@ -49,7 +49,9 @@ def test_what_is_not_an_expression_is_told_with_an_example(expression: str) -> N
 EXPRESSIONS = st.recursive(
     st.sampled_from(["MIT", "GPL-2.0+", "LicenseRef-x", "GPL-2.0-only WITH GCC-exception-2.0"]),
     lambda inner: st.one_of(
-        inner.map(lambda one: f"({one})"), st.builds("{} AND {}".format, inner, inner), st.builds("{} OR {}".format, inner, inner)
+        inner.map(lambda one: f"({one})"),
+        st.builds("{} AND {}".format, inner, inner),
+        st.builds("{} OR {}".format, inner, inner),
     ),
     max_leaves=12,
 )

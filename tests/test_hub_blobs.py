@@ -11,14 +11,32 @@ import pytest
 
 from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
 from computeops.hub.blobs import Blobs, Upload
+from computeops.hub.storage import blob_key
+from computeops.hub.storage.folder import Folder
 from computeops.model import Digest
 
 DATA = hashlib.shake_256(b"data").digest(3_000_000)
 
 
+def make(folder: Path, **options: int) -> Blobs:
+    return Blobs(Folder(folder), Folder(folder), **options)
+
+
+def file_of(folder: Path, digest: Digest) -> Path:
+    return folder / blob_key(digest)
+
+
+def finish(blobs: Blobs, upload: Upload, digest: Digest) -> int:
+    with upload.claimed():
+        try:
+            return blobs.publish(upload, digest)
+        finally:
+            blobs.forget(upload)
+
+
 @pytest.fixture
 def blobs(tmp_path: Path) -> Blobs:
-    return Blobs(tmp_path)
+    return make(tmp_path)
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
@@ -48,8 +66,8 @@ def test_an_upload_in_pieces(blobs: Blobs, tmp_path: Path, algorithm: str) -> No
     append(upload, DATA[:10], DATA[10:2_000_000])
     append(blobs.upload(upload.id, "bio/x"), DATA[2_000_000:])
     digest = Digest.of(DATA, algorithm)
-    assert blobs.finish(upload, digest) == len(DATA)
-    assert blobs.path(digest).read_bytes() == DATA
+    assert finish(blobs, upload, digest) == len(DATA)
+    assert file_of(tmp_path, digest).read_bytes() == DATA
     assert list((tmp_path / "uploads").iterdir()) == []
     with pytest.raises(NotFoundError):
         blobs.upload(upload.id, "bio/x")
@@ -58,17 +76,17 @@ def test_an_upload_in_pieces(blobs: Blobs, tmp_path: Path, algorithm: str) -> No
 def test_an_upload_goes_on_after_a_restart(blobs: Blobs, tmp_path: Path) -> None:
     upload = blobs.begin("bio/x")
     append(upload, DATA[:1_000_000])
-    again = Blobs(tmp_path).upload(upload.id, "bio/x")
+    again = make(tmp_path).upload(upload.id, "bio/x")
     assert again.offset == 1_000_000
     append(again, DATA[1_000_000:])
-    assert Blobs(tmp_path).finish(again, Digest.of(DATA)) == len(DATA)
+    assert finish(make(tmp_path), again, Digest.of(DATA)) == len(DATA)
 
 
 def test_wrong_content_leaves_nothing(blobs: Blobs, tmp_path: Path) -> None:
     upload = blobs.begin("bio/x")
     append(upload, b"wrong")
     with pytest.raises(FormatError):
-        blobs.finish(upload, Digest.of(b"right"))
+        finish(blobs, upload, Digest.of(b"right"))
     assert blobs.size(Digest.of(b"right")) is None
     assert blobs.size(Digest.of(b"wrong")) is None
     assert list((tmp_path / "uploads").iterdir()) == []
@@ -83,10 +101,10 @@ def test_one_request_at_a_time(blobs: Blobs) -> None:
             with pytest.raises(ConflictError):
                 await change()
         with pytest.raises(ConflictError):
-            await asyncio.to_thread(blobs.finish, upload, Digest.of(b"first"))
+            await asyncio.to_thread(finish, blobs, upload, Digest.of(b"first"))
 
     asyncio.run(upload.append(slow()))
-    assert blobs.finish(upload, Digest.of(b"first")) == 5
+    assert finish(blobs, upload, Digest.of(b"first")) == 5
 
 
 def test_what_came_before_a_broken_connection_stays(blobs: Blobs) -> None:
@@ -100,18 +118,18 @@ def test_what_came_before_a_broken_connection_stays(blobs: Blobs) -> None:
         asyncio.run(upload.append(broken()))
     assert upload.offset == 1_500_000
     append(upload, DATA[1_500_000:])
-    assert blobs.finish(upload, Digest.of(DATA))
+    assert finish(blobs, upload, Digest.of(DATA))
 
 
 def test_not_larger_than_allowed(tmp_path: Path) -> None:
-    upload = Blobs(tmp_path, limit_bytes=1000).begin("bio/x")
+    upload = make(tmp_path, limit_bytes=1000).begin("bio/x")
     with pytest.raises(LimitError):
         append(upload, b"x" * 900, b"x" * 101)
     assert upload.offset <= 1000
 
 
 def test_ids_that_lead_elsewhere(blobs: Blobs, tmp_path: Path) -> None:
-    (tmp_path / "repository").write_text("bio/x")
+    (tmp_path / "note").write_text("bio/x")
     for identity in ("..", "../", "a" * 31, "", ".", "é" * 32, "0" * 32):
         with pytest.raises(NotFoundError):
             blobs.upload(identity, "bio/x")
@@ -122,9 +140,9 @@ def test_forgotten_uploads_are_swept(blobs: Blobs, tmp_path: Path) -> None:
     empty.mkdir()
     stray.touch()
     yesterday = time.time() - 25 * 3600
-    for path in (old.data, empty, stray):
+    for path in (tmp_path / "uploads" / old.id / "data", empty, stray):
         os.utime(path, (yesterday, yesterday))
-    fresh = Blobs(tmp_path)
+    fresh = make(tmp_path)
     new = fresh.begin("bio/x")
     assert [path.name for path in (tmp_path / "uploads").iterdir()] == [new.id]
 

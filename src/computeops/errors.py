@@ -18,6 +18,7 @@ Each class has an exit code of the command line, an HTTP status of the hub and a
     ├── NetworkError       14  502   a hub or mirror did not answer as it must
     ├── LimitError         15  413   larger, longer or deeper than allowed
     ├── StorageError       16  507   disk full, read-only, no permission
+    │   └── UnavailableError 18 503  a database or an object store does not answer
     ├── SchedulerError     17  502   a scheduler did not take a job, or does not answer
     └── EngineError       125  500   a container could not be started (as podman and docker exit)
 
@@ -136,6 +137,13 @@ class StorageError(ComputeOpsError):
 
     exit_code = 16
     status = 507
+
+
+class UnavailableError(StorageError):
+    """A database or an object store does not answer now; nothing is lost."""
+
+    exit_code = 18
+    status = 503
 
 
 class SchedulerError(ComputeOpsError):

@@ -1,50 +1,41 @@
-"""Content by digest in a folder: `blobs/sha256/ab/abcd...`, and uploads on their way in `uploads/<id>/`.
+"""Content by digest, whole and durable or not there, whatever happens in between; and uploads on their way in.
 
-A blob appears by a rename after `fsync`, so a half-written one is never served. An upload survives a restart: its state
-is the length of its file. Files are plain, so that other storage (S3) can stand behind the same functions.
+A blob that is in the storage already is not stored again, but becomes young: `hub gc` removes only what is old and
+unused, and looks at both while nothing can be linked (see `Database.link`).
 """
 
-import hashlib
-import os
-import secrets
-import shutil
 import time
-from asyncio import to_thread
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 
 from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
+from computeops.hub.storage import Incoming, Storage, blob_key
+from computeops.hub.storage.folder import Folder
 from computeops.limits import LIMITS
 from computeops.model import Digest
 
-_FLUSH = 1024 * 1024
+FRESH_SECONDS = 3600
+"""A blob younger than this is not made younger."""
 _STALE_SECONDS = 24 * 3600
 _SWEEP_SECONDS = 3600
+_HEAD_BYTES = 4 * 1024 * 1024
 
 
 class Blobs:
-    """The content store of one hub. `uploads`: a folder on the same disk, in which what is left is removed."""
+    """The content store of one hub. `work`: a folder of this machine for what is being made."""
 
-    def __init__(self, folder: Path, *, limit_bytes: int = LIMITS.file_bytes) -> None:
-        self._blobs, self.uploads, self._limit = folder / "blobs", folder / "uploads", limit_bytes
+    def __init__(self, storage: Storage, scratch: Folder, *, limit_bytes: int = LIMITS.file_bytes) -> None:
+        self.storage, self.work, self._scratch, self._limit = storage, scratch.uploads, scratch, limit_bytes
         self._open: dict[str, Upload] = {}
         self._swept = 0.0
-        for algorithm in ("sha256", "sha512"):
-            (self._blobs / algorithm).mkdir(parents=True, exist_ok=True)
-        self.uploads.mkdir(exist_ok=True)
-
-    def path(self, digest: Digest) -> Path:
-        """Return where the blob lies if it is there."""
-        return self._blobs / digest.algorithm / digest.hex[:2] / digest.hex
 
     def size(self, digest: Digest) -> int | None:
         """Return the blob's size in bytes, or None if it is not there."""
-        try:
-            return self.path(digest).stat().st_size
-        except FileNotFoundError:
-            return None
+        entry = self.storage.stat(blob_key(digest))
+        return None if entry is None else entry.size
 
     def read(self, digest: Digest, limit_bytes: int) -> bytes:
         """Return the blob.
@@ -58,36 +49,68 @@ class Blobs:
             raise NotFoundError(f"no blob {digest}")
         if size > limit_bytes:
             raise LimitError(f"blob {digest} has {size} bytes, {limit_bytes} are read")
-        return self.path(digest).read_bytes()
+        return self.storage.read(blob_key(digest))
+
+    @contextmanager
+    def file(self, digest: Digest) -> Iterator[Path]:
+        """Give the blob as a file of this machine, fetched for this block if it is elsewhere.
+
+        Raises:
+            NotFoundError: it is not there.
+        """
+        local = self.storage.local(blob_key(digest))
+        if local is not None:
+            if not local.is_file():
+                raise NotFoundError(f"no blob {digest}")
+            yield local
+            return
+        with TemporaryDirectory(dir=self.work) as folder, (Path(folder) / "blob").open("wb") as file:
+            for chunk in self.storage.chunks(blob_key(digest)):
+                file.write(chunk)
+            file.flush()
+            yield Path(file.name)
+
+    @contextmanager
+    def head(self, digest: Digest) -> Iterator[Path]:
+        """Give a file as long as the blob with its first 4 MiB, for readers of headers.
+
+        Raises:
+            NotFoundError: it is not there.
+        """
+        if self.storage.local(blob_key(digest)) is not None:
+            with self.file(digest) as local:
+                yield local
+            return
+        size = self.size(digest)
+        if size is None:
+            raise NotFoundError(f"no blob {digest}")
+        with TemporaryDirectory(dir=self.work) as folder, (Path(folder) / "blob").open("wb") as file:
+            file.write(self.storage.read(blob_key(digest), 0, _HEAD_BYTES))
+            file.truncate(size)
+            file.flush()
+            yield Path(file.name)
 
     def put(self, data: bytes, digest: Digest) -> None:
         """Store `data`, whose digest the caller has computed, durably."""
-        if self.size(digest) == len(data):
-            return
-        temporary = self.uploads / secrets.token_hex(16)
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            self._publish(temporary, digest)
-        finally:
-            temporary.unlink(missing_ok=True)
+        if not self.fresh(digest, len(data)):
+            self.storage.write(blob_key(digest), data)
 
     def take(self, file: Path, digest: Digest) -> None:
-        """Make `file`, which lies on the same disk and whose digest the caller has computed, the blob; durably."""
-        if self.size(digest) is None:
-            _sync(file)
-            self._publish(file, digest)
+        """Make `file`, made in `work`, whose digest the caller has computed, the blob; durably."""
+        if not self.fresh(digest, file.stat().st_size):
+            self.storage.take(file, blob_key(digest))
+
+    def fresh(self, digest: Digest, size: int) -> bool:
+        """Return whether the blob is there with this size and young, or could be made young."""
+        entry = self.storage.stat(blob_key(digest))
+        if entry is None or entry.size != size:
+            return False
+        return entry.modified > time.time() - FRESH_SECONDS or self.storage.touch(blob_key(digest))
 
     def begin(self, repository: str) -> "Upload":
         """Begin an upload to `repository`; its id cannot be guessed."""
         self._sweep()
-        folder = self.uploads / secrets.token_hex(16)
-        folder.mkdir()
-        (folder / "repository").write_text(repository)
-        (folder / "data").touch()
-        upload = Upload(folder, self._limit)
+        upload = Upload(self.storage.begin(repository), self._limit)
         self._open[upload.id] = upload
         return upload
 
@@ -97,28 +120,29 @@ class Blobs:
         Raises:
             NotFoundError: there is none, or it belongs to another repository.
         """
-        folder = self.uploads / identity
-        known = identity.isalnum() and len(identity) == 32 and (folder / "repository").is_file()
-        if not known or (folder / "repository").read_text() != repository:
-            raise NotFoundError("no such upload; it may be finished, cancelled or too old")
-        found = self._open.get(identity)
-        return found or self._open.setdefault(identity, Upload(folder, self._limit))
+        found = self.storage.resume(identity, repository)
+        known = self._open.get(identity)
+        # another hub may have taken a part of it since
+        if known is not None and (known.busy or known.offset == found.offset):
+            return known
+        return self._renewed(Upload(found, self._limit))
 
-    def finish(self, upload: "Upload", digest: Digest) -> int:
-        """Make the upload the blob `digest`, durably, and return its size in bytes; the upload ends in any case.
+    def _renewed(self, upload: "Upload") -> "Upload":
+        self._open[upload.id] = upload
+        return upload
+
+    def publish(self, upload: "Upload", digest: Digest) -> int:
+        """Make the upload the blob `digest`, durably, and return its size in bytes; until `forget` it stays.
 
         Raises:
-            FormatError: its content has another digest.
-            ConflictError: another request is adding to it; then it goes on.
+            FormatError: its content has another digest; then it is forgotten.
         """
-        with upload.claimed():
-            try:
-                if upload.digest(digest.algorithm) != digest:
-                    raise FormatError(f"the content is not {digest}", hint="upload it again")
-                self.take(upload.data, digest)
-                return upload.offset
-            finally:
-                self._forget(upload)
+        if upload.digest(digest.algorithm) != digest:
+            self.forget(upload)
+            raise FormatError(f"the content is not {digest}", hint="upload it again")
+        if not self.fresh(digest, upload.offset):
+            upload.incoming.publish(blob_key(digest))
+        return upload.offset
 
     def cancel(self, upload: "Upload") -> None:
         """Forget the upload and what it holds.
@@ -127,43 +151,41 @@ class Blobs:
             ConflictError: another request is adding to it.
         """
         with upload.claimed():
-            self._forget(upload)
+            self.forget(upload)
 
-    def _forget(self, upload: "Upload") -> None:
+    def forget(self, upload: "Upload") -> None:
+        """Forget the upload; what was published stays."""
         self._open.pop(upload.id, None)
-        shutil.rmtree(upload.folder, ignore_errors=True)
-
-    def _publish(self, temporary: Path, digest: Digest) -> None:
-        target = self.path(digest)
-        if not target.parent.exists():
-            target.parent.mkdir(exist_ok=True)
-            _sync(target.parent.parent)
-        temporary.replace(target)
-        _sync(target.parent)
+        upload.incoming.forget()
 
     def _sweep(self) -> None:
         """Remove uploads that nobody continued for a day."""
         now = time.time()
-        if now - self._swept < _SWEEP_SECONDS:
-            return
-        self._swept = now
-        for left in self.uploads.iterdir():
-            data = left / "data"
-            with suppress(FileNotFoundError):  # finished in this moment
-                if now - (data if data.exists() else left).stat().st_mtime > _STALE_SECONDS:
-                    self._open.pop(left.name, None)
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+        if now - self._swept >= _SWEEP_SECONDS:
+            self._swept = now
+            self.storage.sweep(now - _STALE_SECONDS)
+            self._scratch.sweep(now - _STALE_SECONDS)
+            self._open = {name: one for name, one in self._open.items() if one.busy or now - one.used < _STALE_SECONDS}
 
 
 class Upload:
-    """A blob on its way in. `offset` bytes are there."""
+    """A blob on its way in, which one request at a time may change."""
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
-        self.folder, self.id, self.data = folder, folder.name, folder / "data"
-        self.offset = self.data.stat().st_size
+    def __init__(self, incoming: Incoming, limit_bytes: int) -> None:
+        self.incoming, self.id = incoming, incoming.id
+        self.used = time.time()
         self._limit = limit_bytes
         self._lock = Lock()
-        self._hash = hashlib.sha256() if self.offset == 0 else None  # None: after a restart, hashed at the end
+
+    @property
+    def offset(self) -> int:
+        """How many bytes are there."""
+        return self.incoming.offset
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is changing it."""
+        return self._lock.locked()
 
     async def append(self, chunks: AsyncIterator[bytes]) -> None:
         """Add the bytes of `chunks`; what came before a broken connection stays.
@@ -173,19 +195,8 @@ class Upload:
             LimitError: it is larger than a blob may be.
         """
         with self.claimed():
-            waiting = bytearray()
-            try:
-                async for chunk in chunks:
-                    waiting += chunk
-                    if self.offset + len(waiting) > self._limit:
-                        waiting.clear()
-                        raise LimitError(f"a blob may have at most {self._limit} bytes")
-                    if len(waiting) >= _FLUSH:
-                        full, waiting = waiting, bytearray()
-                        await to_thread(self._write, full)
-            finally:
-                if waiting:
-                    await to_thread(self._write, waiting)
+            await self.incoming.append(chunks, self._limit)
+            self.used = time.time()
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -203,24 +214,4 @@ class Upload:
 
     def digest(self, algorithm: str) -> Digest:
         """Return the digest of what is there."""
-        if algorithm == "sha256" and self._hash is not None:
-            return Digest("sha256", self._hash.hexdigest())
-        with self.data.open("rb") as file:
-            return Digest(algorithm, hashlib.file_digest(file, algorithm).hexdigest())
-
-    def _write(self, data: bytearray) -> None:
-        with self.data.open("r+b") as file:
-            file.seek(self.offset)  # over what a failed write may have left
-            file.truncate()
-            file.write(data)
-        if self._hash is not None:
-            self._hash.update(data)
-        self.offset += len(data)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return Digest(algorithm, self.incoming.digest(algorithm))

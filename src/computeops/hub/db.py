@@ -1,35 +1,46 @@
-"""The index of a hub: tables, and the two kinds of transaction. SQLite in WAL mode; the truth is in the blobs.
+"""The index of a hub: tables, and the two kinds of transaction, on SQLite and PostgreSQL; the truth is in the storage.
 
-Every write is committed with `synchronous=FULL`, so that what was answered 201 survives a crash.
+Every write is durable when its block ends, so that what was answered 201 survives a crash. Who adds or changes a table
+adds a migration too (`computeops.hub.migrations`); a test compares them. What the two databases do differently is in
+`computeops.hub.dialects`.
 """
 
-import sqlite3
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects import postgresql, sqlite
+
+from computeops.errors import ComputeOpsError, NotFoundError, StorageError
+from computeops.hub import migrations, records
+from computeops.hub.dialects import Dialect, open_dialect, told
+from computeops.hub.storage import Storage, blob_key
+from computeops.hub.storage.folder import Folder
+from computeops.model import Digest
 
 metadata = sa.MetaData()
+# In lists the order is that of the bytes, whatever language the server speaks
+_Sorted = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 
 collections = sa.Table(
     "collections",
     metadata,
-    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("name", _Sorted, primary_key=True),
     sa.Column("public", sa.Boolean, nullable=False),
     sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("quota", sa.BigInteger),  # bytes that it may hold; null: as much as there is
 )
 repositories = sa.Table(
     "repositories",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("name", sa.String, nullable=False, unique=True),
-    sa.Column("collection", sa.String, sa.ForeignKey("collections.name"), nullable=False, index=True),
+    sa.Column("name", _Sorted, nullable=False, unique=True),
+    sa.Column("collection", _Sorted, sa.ForeignKey("collections.name"), nullable=False, index=True),
     sa.Column("created", sa.BigInteger, nullable=False),
 )
 _repository = "repositories.id"
@@ -39,6 +50,7 @@ links = sa.Table(  # which repository may serve which blob
     sa.Column("repository", sa.Integer, sa.ForeignKey(_repository), primary_key=True),
     sa.Column("digest", sa.String, primary_key=True, index=True),
     sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
 )
 manifests = sa.Table(
     "manifests",
@@ -51,6 +63,8 @@ manifests = sa.Table(
     sa.Column("annotations", sa.JSON, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("place", sa.BigInteger, nullable=False),  # in the order of their coming, whatever the clock says
+    sa.Index("manifests_in_order", "repository", "place"),
 )
 parts = sa.Table(  # what a manifest consists of: nothing of it may be deleted while it stands
     "parts",
@@ -63,7 +77,7 @@ tags = sa.Table(
     "tags",
     metadata,
     sa.Column("repository", sa.Integer, sa.ForeignKey(_repository), primary_key=True),
-    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("name", _Sorted, primary_key=True),
     sa.Column("digest", sa.String, nullable=False, index=True),
     sa.Column("moved", sa.BigInteger, nullable=False),
     sa.Column("retired", sa.Boolean, nullable=False),  # deleted: remembered, so that a version is never used again
@@ -229,6 +243,12 @@ pgp_key_ids = sa.Table(  # the fingerprints of primary keys and subkeys, backwar
     sa.Column("backwards", sa.String, primary_key=True),
     sa.Column("fingerprint", sa.String, sa.ForeignKey("pgp_keys.fingerprint"), primary_key=True),
 )
+notes = sa.Table(  # what all processes of a hub must agree about
+    "notes",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+)
 
 _T = TypeVar("_T")
 _REMEMBERED_BYTES = 128 * 1024 * 1024
@@ -247,27 +267,38 @@ class Repository:
 class Database:
     """Connections to the index, and the questions that more than one door asks."""
 
-    def __init__(self, url: str) -> None:
-        self.engine = sa.create_engine(url)
-        sa.event.listen(self.engine, "connect", _pragmas)
-        sa.event.listen(self.engine, "begin", _begin)
-        self._writing = self.engine.execution_options(write=True)
-        metadata.create_all(self._writing)
-        self._watch = sqlite3.connect(str(self.engine.url.database), check_same_thread=False, isolation_level=None)
-        self._version = -1
+    def __init__(self, url: str, storage: Storage) -> None:
+        self.storage = storage
+        """Where the truth is that this is the index of."""
+        self._dialect: Dialect = open_dialect(url)
+        self.engine = self._dialect.engine
+        self.fresh = migrations.upgrade(self._dialect)
+        """Whether there was nothing in it."""
+        self._version: Hashable = None
         self._remembered: dict[Hashable, Any] = {}
         self._remembered_bytes = 0
         self._remembering = Lock()
 
     @classmethod
-    def in_folder(cls, data: Path) -> "Database":
-        """Open, or begin, the index of the hub in the folder `data`."""
-        return cls(f"sqlite:///{data / 'hub.sqlite'}")
+    def in_folder(cls, data: Path, url: str = "", storage: Storage | None = None) -> "Database":
+        """Open, or begin, the index of the hub in the folder `data`.
+
+        `url`: of the server that has it instead; `storage`: what has the content instead.
+
+        Raises:
+            StorageError: a newer version of the hub made it.
+            UnavailableError: it does not answer.
+        """
+        return cls(url or f"sqlite:///{data / 'hub.sqlite'}", storage or Folder(data))
 
     def close(self) -> None:
         """Close all connections."""
-        self._watch.close()
+        self._dialect.close()
         self.engine.dispose()
+
+    def exclusive(self, name: str) -> AbstractContextManager[bool]:
+        """Hold the work `name` for this process alone of all; the block is told whether it was free."""
+        return self._dialect.exclusive(name)
 
     def remember(
         self, key: Hashable, find: Callable[[], _T], size: Callable[[_T], int] = lambda _: _ANSWER_BYTES
@@ -277,8 +308,7 @@ class Database:
         It is what makes the reads of the registry fast. `size`: about how many bytes the answer takes in memory.
         """
         with self._remembering:
-            # SQLite's own counter: it changes with every commit of any other connection, of this process or another
-            version = self._watch.execute("PRAGMA data_version").fetchone()[0]
+            version = self._dialect.version()
             if version != self._version or self._remembered_bytes > _REMEMBERED_BYTES:
                 self._remembered.clear()
                 self._remembered_bytes, self._version = 0, version
@@ -294,14 +324,25 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Give one consistent view."""
-        with self.engine.begin() as connection:
+        """Give one consistent view.
+
+        Raises:
+            UnavailableError: the database does not answer.
+        """
+        with _told(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """Give the one writing transaction; it is durable when the block ends well, and gone otherwise."""
-        with self._writing.begin() as connection:
+    def write(self, *locks: str) -> Iterator[sa.Connection]:
+        """Give a writing transaction; it is durable when the block ends well, and gone otherwise.
+
+        No two transactions with one of `locks` in common run at once; those without any are one after the other.
+
+        Raises:
+            UnavailableError: the database does not answer; StorageError: it has no room.
+        """
+        with _told(), self._dialect.writing.begin() as connection:
+            self._dialect.lock(connection, locks or ("",))
             yield connection
 
     def repository(self, name: str) -> Repository | None:
@@ -318,7 +359,10 @@ class Database:
         now = int(time.time())
         collection = name.rpartition("/")[0]
         with self.write() as connection:
-            upsert(connection, collections, {"name": collection, "public": True, "created": now}, keep=True)
+            known = sa.select(collections.c.name).where(collections.c.name == collection)
+            if connection.execute(known).first() is None:
+                upsert(connection, collections, {"name": collection, "public": True, "created": now}, keep=True)
+                self.record_collection(connection, collection)
             upsert(
                 connection,
                 repositories,
@@ -335,6 +379,27 @@ class Database:
         row = {"name": collection, "public": public, "created": int(time.time())}
         with self.write() as connection:
             upsert(connection, collections, row, change=["public"])
+            self.record_collection(connection, collection)
+
+    def set_quota(self, collection: str, quota: int | None) -> None:
+        """Let `collection` hold at most `quota` bytes; None: as much as there is."""
+        row = {"name": collection, "public": True, "created": int(time.time()), "quota": quota}
+        with self.write() as connection:
+            upsert(connection, collections, row, change=["quota"])
+            self.record_collection(connection, collection)
+
+    def record_collection(self, connection: sa.Connection, name: str) -> None:
+        """Write what the row of a collection says to the storage: the last step of a transaction that changes it."""
+        row = connection.execute(sa.select(collections).where(collections.c.name == name)).one()
+        records.write(
+            self.storage, records.collection_key(name), records.Collection(row.public, row.quota, row.created)
+        )
+
+    def note(self, name: str, value: str) -> str:
+        """Return the note `name` that all processes of the hub share; the first one writes `value` there."""
+        with self.write() as connection:
+            upsert(connection, notes, {"name": name, "value": value}, keep=True)
+            return str(connection.execute(sa.select(notes.c.value).where(notes.c.name == name)).scalar_one())
 
     def tags(self, repository: Repository, *, after: str = "", limit: int | None = None) -> list[str]:
         """Return the tags in their order, at most `limit` of those behind `after`."""
@@ -343,10 +408,34 @@ class Database:
         with self.read() as connection:
             return list(connection.scalars(query))
 
-    def link(self, repository: Repository, digest: str, size: int) -> None:
-        """Let `repository` serve the blob `digest`."""
-        with self.write() as connection:
-            upsert(connection, links, {"repository": repository.id, "digest": digest, "size": size}, keep=True)
+    def link(self, repository: Repository, digest: str, size: int, store: Callable[[], object] | None = None) -> None:
+        """Let `repository` serve the blob `digest`, which the caller has stored and, with `store`, can store again.
+
+        Raises:
+            NotFoundError: the blob is not there and cannot be stored again.
+            StorageError: its collection may not hold so much.
+        """
+        row = {"repository": repository.id, "digest": digest, "size": size, "created": int(time.time())}
+        key = blob_key(Digest.parse(digest))
+        # what is removed as unused is removed under the same lock: from here on it is used
+        with self.write(repository_lock(repository), blob_lock(digest)) as connection:
+            self._require_room(connection, repository.name, digest, size)
+            if (entry := self.storage.stat(key)) is None or entry.size != size:
+                if store is None:
+                    raise NotFoundError(f"no blob {digest}")
+                store()
+            upsert(connection, links, row, change=["created"])
+
+    def _require_room(self, connection: sa.Connection, repository: str, digest: str, size: int) -> None:
+        collection = repository.rpartition("/")[0]
+        left = room(connection, collection)
+        if left is not None and left < size and not _held(connection, collection, digest):
+            raise StorageError(f"the collection {collection} has room for {max(0, left)} bytes more, not {size}")
+
+    def room(self, repository: str) -> int | None:
+        """Return how many bytes more the collection of `repository` may hold; None: no quota."""
+        with self.read() as connection:
+            return room(connection, repository.rpartition("/")[0])
 
     def linked(self, repository: Repository, digest: str) -> int | None:
         """Return the size of the blob `digest` in bytes if `repository` may serve it, else None."""
@@ -383,10 +472,44 @@ class Database:
         query = (
             sa.select(manifests)
             .where(manifests.c.repository == repository.id, manifests.c.subject == subject)
-            .order_by(manifests.c.created, sa.literal_column("manifests.rowid"))  # SQLite's own order of insertion
+            .order_by(manifests.c.place)
         )
         with self.read() as connection:
             return list(connection.execute(query))
+
+
+def room(connection: sa.Connection, collection: str) -> int | None:
+    """Return how many bytes more a collection may hold: each blob counts once; None: it has no quota."""
+    query = sa.select(collections.c.quota).where(collections.c.name == collection)
+    quota = connection.execute(query).scalar()
+    return None if quota is None else int(quota) - used(connection, collection)
+
+
+def used(connection: sa.Connection, collection: str) -> int:
+    """Return how many bytes the blobs of a collection have, each counted once."""
+    mine = repositories.c.collection == collection
+    each = sa.select(links.c.digest, links.c.size).join_from(links, repositories).where(mine).distinct().subquery()
+    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.sum(each.c.size), 0))).scalar_one())
+
+
+def _held(connection: sa.Connection, collection: str, digest: str) -> bool:
+    query = sa.select(links.c.digest).join_from(links, repositories)
+    return (
+        connection.execute(
+            query.where(repositories.c.collection == collection, links.c.digest == digest).limit(1)
+        ).first()
+        is not None
+    )
+
+
+def repository_lock(repository: Repository) -> str:
+    """Return the lock of those who change what a repository has."""
+    return f"repository {repository.id}"
+
+
+def blob_lock(digest: str) -> str:
+    """Return the lock of those who link or remove the blob `digest`."""
+    return f"blobs {digest.partition(':')[2][:2]}"
 
 
 def upsert(
@@ -400,6 +523,7 @@ def upsert(
 ) -> None:
     """Insert `row`; where its key (`on`, else the primary key) exists, keep the old row or change columns of it."""
     key = on or [column.name for column in table.primary_key]
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     statement = insert(table).values(**row)
     if keep:
         connection.execute(statement.on_conflict_do_nothing(index_elements=key))
@@ -409,7 +533,22 @@ def upsert(
     connection.execute(statement.on_conflict_do_update(index_elements=key, set_=new))
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        meant = told(error)
+        if isinstance(meant, ComputeOpsError):
+            raise meant from error
+        raise
+
+
 def _create_words(_metadata: sa.MetaData, connection: sa.Connection, **_: Any) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("CREATE TABLE words (rowid BIGINT PRIMARY KEY, terms tsvector NOT NULL)")
+        connection.exec_driver_sql("CREATE INDEX words_terms ON words USING gin (terms)")
+        return
     connection.exec_driver_sql(
         # a beginning that has no index of its own costs as much as all rows that have it
         "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(terms, detail=none, columnsize=0,"
@@ -421,23 +560,22 @@ sa.event.listen(metadata, "after_create", _create_words)
 
 
 def _keep_audit(_table: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    said = "the audit log is only added to"
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(
+            "CREATE FUNCTION audit_is_kept() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN RAISE EXCEPTION '{said}'; END $$"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER audit_is_kept BEFORE UPDATE OR DELETE ON audit"
+            " FOR EACH ROW EXECUTE FUNCTION audit_is_kept()"
+        )
+        return
     for change in ("UPDATE", "DELETE"):
         connection.exec_driver_sql(
             f"CREATE TRIGGER audit_no_{change.lower()} BEFORE {change} ON audit"
-            " BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
+            f" BEGIN SELECT RAISE(ABORT, '{said}'); END"
         )
 
 
 sa.event.listen(audit, "after_create", _keep_audit)
-
-
-def _pragmas(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # transactions begin in `_begin`, not where the driver guesses
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: sa.Connection) -> None:
-    # IMMEDIATE: a reader that turns writer could find its view outdated and fail
-    write = connection.get_execution_options().get("write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -69,16 +69,19 @@ class Making:
                 digest = Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
             size = sif.stat().st_size
             self._blobs.take(sif, digest)
+            self._database.link(repository, str(digest), size, lambda: self._blobs.take(sif, digest))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._blobs.put(EMPTY, Digest.of(EMPTY))
-        self._database.link(repository, str(Digest.of(EMPTY)), len(EMPTY))
-        self._database.link(repository, str(digest), size)
+        self._database.link(repository, str(Digest.of(EMPTY)), len(EMPTY), self._put_empty)
         body = _manifest(image, digest, size)
         manifests.put(self._database, repository, Manifest.read(body, Digest.of(body), ""), ())
         made = self._database.manifest(repository, str(Digest.of(body)))
         assert made is not None
         return made
+
+    def _put_empty(self) -> None:
+        self._blobs.put(EMPTY, Digest.of(EMPTY))
 
     def _lay_out(self, layout: Path, image: sa.Row[Any]) -> None:
         """Make an image layout of `image` without copying anything."""
@@ -87,9 +90,8 @@ class Making:
             digest = Digest.parse(part)
             target = layout / "blobs" / digest.algorithm / digest.hex
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not self._blobs.path(digest).exists():
-                raise NotFoundError(f"its part {digest} is not here")
-            os.link(self._blobs.path(digest), target)
+            with self._blobs.file(digest) as file:  # the same disk: nothing is copied
+                os.link(file, target)
         own = layout / "blobs" / manifest.digest.algorithm / manifest.digest.hex
         own.parent.mkdir(parents=True, exist_ok=True)
         own.write_bytes(image.body)

@@ -1,7 +1,8 @@
 """Manifests and tags: what may be pushed, moved and deleted, each change in one transaction.
 
-A tag whose manifest has a recipe or evidence is a release: it never moves, and once deleted its name is never used
-again in that repository. Every other tag behaves as in any registry.
+Each is recorded in the storage too, before its transaction ends (`computeops.hub.records`). A tag whose manifest has a
+recipe or evidence is a release: it never moves, and once deleted its name is never used again in that repository. Every
+other tag behaves as in any registry.
 """
 
 import time
@@ -12,8 +13,20 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from computeops.errors import ConflictError, FormatError
-from computeops.hub.db import Database, Repository, links, manifests, parts, tags, upsert
+from computeops.hub import records
+from computeops.hub.db import (
+    Database,
+    Repository,
+    blob_lock,
+    links,
+    manifests,
+    parts,
+    repository_lock,
+    tags,
+    upsert,
+)
 from computeops.hub.oci_error import OciError
+from computeops.hub.storage import blob_key
 from computeops.image import oci
 from computeops.model import Digest
 
@@ -128,8 +141,12 @@ def put(database: Database, repository: Repository, manifest: Manifest, names: t
     """
     now = int(time.time())
     digest = str(manifest.digest)
-    with database.write() as connection:
+    key = blob_key(manifest.digest)
+    database.storage.write(key, manifest.body)  # also over the same bytes: it is young then
+    with database.write(repository_lock(repository), blob_lock(digest)) as connection:
         _require_parts(connection, repository, manifest)
+        known = _place(connection, repository, digest)
+        place = known or _next_place(connection, repository)
         row = {
             "repository": repository.id,
             "digest": digest,
@@ -139,12 +156,31 @@ def put(database: Database, repository: Repository, manifest: Manifest, names: t
             "annotations": dict(manifest.annotations),
             "body": manifest.body,
             "created": now,
+            "place": place,
         }
         upsert(connection, manifests, row, keep=True)
         for part in dict.fromkeys(part.digest for part in manifest.parts):
             upsert(connection, parts, {"repository": repository.id, "manifest": digest, "digest": part}, keep=True)
         for name in names:
             _move(connection, repository, name, digest, now)
+        if database.storage.stat(key) is None:  # removed as unused just before this transaction
+            database.storage.write(key, manifest.body)
+        if not known:
+            record = records.Manifest(manifest.media_type, now, place)
+            records.write(database.storage, records.manifest_key(repository.name, digest), record)
+        for name in names:
+            records.write(database.storage, records.tag_key(repository.name, name), records.Tag(digest, now))
+
+
+def _place(connection: sa.Connection, repository: Repository, digest: str) -> int | None:
+    here = (manifests.c.repository == repository.id) & (manifests.c.digest == digest)
+    return connection.execute(sa.select(manifests.c.place).where(here)).scalar()
+
+
+def _next_place(connection: sa.Connection, repository: Repository) -> int:
+    """Return a place behind all others; it counts time, so that lists of several repositories are in order too."""
+    query = sa.select(sa.func.max(manifests.c.place)).where(manifests.c.repository == repository.id)
+    return max(time.time_ns() // 1000, int(connection.execute(query).scalar() or 0) + 1)
 
 
 def _require_parts(connection: sa.Connection, repository: Repository, manifest: Manifest) -> None:
@@ -188,18 +224,26 @@ def _is_release(connection: sa.Connection, repository: Repository, digest: str) 
 def untag(database: Database, repository: Repository, name: str) -> bool:
     """Delete a tag; return whether there was one."""
     where = (tags.c.repository == repository.id) & (tags.c.name == name) & sa.not_(tags.c.retired)
-    with database.write() as connection:
+    with database.write(repository_lock(repository)) as connection:
         old = connection.execute(sa.select(tags.c.digest).where(where)).first()
         if old is not None:
-            _untag(connection, repository, where, old.digest)
+            _untag(database, connection, repository, where, old.digest)
         return old is not None
 
 
-def _untag(connection: sa.Connection, repository: Repository, where: sa.ColumnElement[bool], digest: str) -> None:
+def _untag(
+    database: Database, connection: sa.Connection, repository: Repository, where: sa.ColumnElement[bool], digest: str
+) -> None:
+    gone = connection.execute(sa.select(tags).where(where, sa.not_(tags.c.retired))).all()
     if _is_release(connection, repository, digest):
         connection.execute(sa.update(tags).where(where).values(retired=True))
+        for row in gone:
+            record = records.Tag(row.digest, row.moved, retired=True)
+            records.write(database.storage, records.tag_key(repository.name, row.name), record)
     else:
         connection.execute(sa.delete(tags).where(where))
+        for row in gone:
+            database.storage.delete(records.tag_key(repository.name, row.name))
 
 
 def delete(database: Database, repository: Repository, digest: str) -> bool:
@@ -209,17 +253,19 @@ def delete(database: Database, repository: Repository, digest: str) -> bool:
         ConflictError: an index consists of it, or it is the recipe or evidence of a release that stands.
     """
     here = (manifests.c.repository == repository.id) & (manifests.c.digest == digest)
-    with database.write() as connection:
+    with database.write(repository_lock(repository)) as connection:
         row = connection.execute(sa.select(manifests.c.subject, manifests.c.artifact_type).where(here)).first()
         if row is None:
             return False
         _require_unused(connection, repository, digest)
         if row.artifact_type in _RELEASING and _tagged(connection, repository, row.subject):
             raise ConflictError(f"{digest} belongs to a release, of which nothing is taken away")
-        _untag(connection, repository, (tags.c.repository == repository.id) & (tags.c.digest == digest), digest)
+        tagged = (tags.c.repository == repository.id) & (tags.c.digest == digest)
+        _untag(database, connection, repository, tagged, digest)
         connection.execute(sa.delete(manifests).where(here))
         belongs = (parts.c.repository == repository.id) & (parts.c.manifest == digest)
         connection.execute(sa.delete(parts).where(belongs))
+        database.storage.delete(records.manifest_key(repository.name, digest))
         return True
 
 
@@ -229,7 +275,7 @@ def unlink(database: Database, repository: Repository, digest: str) -> bool:
     Raises:
         ConflictError: a manifest consists of it.
     """
-    with database.write() as connection:
+    with database.write(repository_lock(repository)) as connection:
         _require_unused(connection, repository, digest)
         here = (links.c.repository == repository.id) & (links.c.digest == digest)
         return connection.execute(sa.delete(links).where(here)).rowcount > 0

@@ -89,12 +89,7 @@ async def receive(hub: Hub, upload: Upload, chunks: AsyncIterator[bytes], reposi
     if upload.offset:
         raise ConflictError("this upload was begun before", hint="push again")
     await upload.append(chunks)
-    await to_thread(_publish, hub, upload, repository, digest)
-
-
-def _publish(hub: Hub, upload: Upload, repository: str, digest: Digest) -> None:
-    size = hub.blobs.finish(upload, digest)
-    hub.database.link(hub.database.create_repository(repository), str(digest), size)
+    await to_thread(hub.finish, upload, repository, digest)
 
 
 def tag(hub: Hub, name: str, digest: Digest, tag: str, arch: str) -> None:
@@ -112,7 +107,7 @@ def tag(hub: Hub, name: str, digest: Digest, tag: str, arch: str) -> None:
     if arch and file.arch and arch != file.arch:
         raise UsageError(f"the image is for {file.arch}, not {arch}")
     hub.blobs.put(EMPTY, Digest.of(EMPTY))
-    hub.database.link(repository, str(Digest.of(EMPTY)), len(EMPTY))
+    hub.database.link(repository, str(Digest.of(EMPTY)), len(EMPTY), lambda: hub.blobs.put(EMPTY, Digest.of(EMPTY)))
     new = sifs.manifest(file, f"{name.rpartition('/')[2]}_{tag}.sif")
     with _LATEST_ARCH:
         index = _index(hub, repository, tag, file, new)

@@ -126,7 +126,8 @@ def described(hub: Hub, repository: Repository, digest: Digest) -> SifFile:
     if size is None:
         raise NotFoundError(f"{repository.name} has no image {digest}")
     try:
-        sif = Sif.open(hub.blobs.path(digest))
+        with hub.blobs.head(digest) as path:
+            sif = Sif.open(path)
     except ComputeOpsError as error:
         raise NotFoundError(f"{repository.name}: {digest} is no SIF that can be read") from error
     signers = (one.extra[4:24].hex().upper() for one in sif.signatures)

@@ -220,6 +220,28 @@ class Session:
         return self._client
 
 
+async def post_to(url: str, address: str, body: bytes, headers: Headers) -> int:
+    """Send `body` to `url` on the machine `address`, whatever its name leads to by now; return the answer's status.
+
+    Certificates are checked against the name. No proxy, no redirect, no second attempt; nothing more is read.
+
+    Raises:
+        NetworkError: no answer.
+    """
+    import httpx2
+
+    there = httpx2.URL(url)
+    sent = {"User-Agent": "computeops", **headers, "Host": there.netloc.decode("ascii")}
+    try:
+        async with httpx2.AsyncClient(trust_env=False, follow_redirects=False) as client:
+            asked = {"sni_hostname": there.host}
+            place = there.copy_with(host=address)
+            async with client.stream("POST", place, headers=sent, content=body, extensions=asked) as answer:
+                return int(answer.status_code)
+    except (httpx2.TransportError, httpx2.InvalidURL, httpx2.StreamError) as error:
+        raise _unreachable(url, error) from error
+
+
 def get_json(url: str, *, headers: Headers | None = None, limit_bytes: int = LIMITS.json_answer_bytes) -> Any:
     """Return the JSON document at `url`.
 

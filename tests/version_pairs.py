@@ -17,11 +17,15 @@ def _number(rng: random.Random) -> str:
 def deb(rng: random.Random) -> str:
     upstream = _number(rng)
     for _ in range(rng.randrange(5)):
-        upstream += rng.choice([".", "~", "+", "-", "a", "rc", "~rc", "+dfsg", "+git", ".", "Z", "~~", ""]) + _number(rng)
+        upstream += rng.choice([".", "~", "+", "-", "a", "rc", "~rc", "+dfsg", "+git", ".", "Z", "~~", ""]) + _number(
+            rng
+        )
     epoch = rng.choice(["", "", "", "0:", "1:", "2:"])
     revision = ""
     if rng.random() < 0.7:
-        tail = rng.choice(["", "", f"+deb1{rng.randrange(4)}u{_number(rng)}", "~bpo12+1", f"ubuntu{_number(rng)}", "+b1", "~", "a"])
+        tail = rng.choice(
+            ["", "", f"+deb1{rng.randrange(4)}u{_number(rng)}", "~bpo12+1", f"ubuntu{_number(rng)}", "+b1", "~", "a"]
+        )
         revision = f"-{_number(rng)}{tail}"
     return epoch + upstream + revision
 
@@ -29,9 +33,13 @@ def deb(rng: random.Random) -> str:
 def rpm(rng: random.Random) -> str:
     upstream = _number(rng)
     for _ in range(rng.randrange(5)):
-        upstream += rng.choice([".", "~", "^", "_", "+", "a", "rc", "~rc", "^git", "..", "Z", "~^", "^~", "post"]) + rng.choice([_number(rng), "", "b"])
+        upstream += rng.choice(
+            [".", "~", "^", "_", "+", "a", "rc", "~rc", "^git", "..", "Z", "~^", "^~", "post"]
+        ) + rng.choice([_number(rng), "", "b"])
     epoch = rng.choice(["", "", "", "0:", "1:", "10:"])
-    release = f"-{_number(rng)}" + rng.choice(["", ".el8", ".el8_4", ".el9_2.1", ".fc40", "~rc1", "^20240101", ".module+el8.5.0+119+9a9ec082"])
+    release = f"-{_number(rng)}" + rng.choice(
+        ["", ".el8", ".el8_4", ".el9_2.1", ".fc40", "~rc1", "^20240101", ".module+el8.5.0+119+9a9ec082"]
+    )
     return epoch + upstream + release
 
 
@@ -42,7 +50,11 @@ def apk(rng: random.Random) -> str:
     if rng.random() < 0.2:
         made += rng.choice("abz")
     for _ in range(rng.choice([0, 0, 0, 1, 1, 2])):
-        made += "_" + rng.choice(["alpha", "beta", "pre", "rc", "cvs", "svn", "git", "hg", "p", "p", "x", "ab"]) + rng.choice(["", "1", "2", "20"])
+        made += (
+            "_"
+            + rng.choice(["alpha", "beta", "pre", "rc", "cvs", "svn", "git", "hg", "p", "p", "x", "ab"])
+            + rng.choice(["", "1", "2", "20"])
+        )
     if rng.random() < 0.1:
         made += rng.choice(["~ab12", "~", "~0", "~ff"])
     if rng.random() < 0.7:
@@ -141,7 +153,16 @@ def by_apk(asked: Sequence[Pair], source: Path, folder: Path) -> list[int]:
     (folder / "judge.c").write_text(_HARNESS)
     needed = [source / "src" / name for name in ("version.c", "blob.c", "ctype.c")]
     program = folder / "judge"
-    argv = ["cc", "-D_GNU_SOURCE", "-w", f"-I{source}/src", "-o", str(program), str(folder / "judge.c"), *map(str, needed)]
+    argv = [
+        "cc",
+        "-D_GNU_SOURCE",
+        "-w",
+        f"-I{source}/src",
+        "-o",
+        str(program),
+        str(folder / "judge.c"),
+        *map(str, needed),
+    ]
     subprocess.run(argv, check=True, capture_output=True)
     text = "".join(f"{a} {b}\n" for a, b in asked)
     done = subprocess.run([program], input=text, capture_output=True, text=True, check=True)

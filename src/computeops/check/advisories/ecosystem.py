@@ -163,7 +163,8 @@ def _openeuler(system: System) -> Sequence[str]:
 
 
 def _suse(system: System) -> Sequence[str]:
-    return (f"SUSE:{system.title}",) if system.title else ()
+    # The schema's form is the PRETTY_NAME without the word in front: `SUSE:Linux Enterprise Server 15 SP5`.
+    return (f"SUSE:{system.title.removeprefix('SUSE ')}",) if system.title else ()
 
 
 _OWN_RULES: Mapping[str, Callable[[System], Sequence[str]]] = {

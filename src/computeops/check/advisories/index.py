@@ -109,20 +109,24 @@ class Writer:
             (feed.origin, feed.tag, feed.published, feed.checked, feed.newest, feed.records, feed.faulty, feed.name),
         )
 
+    def count(self, feed: int) -> int:
+        """Return how many advisories the feed with this number has."""
+        return int(self._database.execute("SELECT count(*) FROM advisory WHERE feed = ?", (feed,)).fetchone()[0])
+
     def clear(self, feed: int) -> None:
         """Remove every advisory of the feed with this number."""
         for table in ("span", "alias"):
             self._database.execute(_CLEAR[table], (feed,))
         self._database.execute("DELETE FROM advisory WHERE feed = ?", (feed,))
 
-    def remove(self, feed: int, name: str) -> None:
-        """Remove the advisories called `name` of a feed, if there are any."""
-        for (number,) in self._database.execute(
-            "SELECT id FROM advisory WHERE feed = ? AND name = ?", (feed, name)
-        ).fetchall():
-            self._database.execute("DELETE FROM span WHERE advisory = ?", (number,))
-            self._database.execute("DELETE FROM alias WHERE advisory = ?", (number,))
-            self._database.execute("DELETE FROM advisory WHERE id = ?", (number,))
+    def remove(self, feed: int, name: str) -> bool:
+        """Remove the advisories called `name` of a feed, and return whether there were any."""
+        rows = self._database.execute("SELECT id FROM advisory WHERE feed = ? AND name = ?", (feed, name)).fetchall()
+        for number in rows:
+            self._database.execute("DELETE FROM span WHERE advisory = ?", number)
+            self._database.execute("DELETE FROM alias WHERE advisory = ?", number)
+            self._database.execute("DELETE FROM advisory WHERE id = ?", number)
+        return bool(rows)
 
     def add(self, feed: int, advisories: Iterable[Advisory]) -> int:
         """Add advisories to a feed and return how many there were."""

@@ -1,0 +1,54 @@
+"""Small feeds of advisories, written as their publishers write them."""
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+NOW = 1_795_000_000  # November 2026
+DAY = 86400
+MODIFIED = "2026-11-17T12:00:00Z"
+
+
+def osv(
+    id_: str,
+    ecosystem: str = "Debian:12",
+    name: str = "zlib",
+    events: Sequence[Mapping[str, str]] = ({"introduced": "0"}, {"fixed": "1:1.2.13.dfsg-1+deb12u1"}),
+    **more: Any,
+) -> dict[str, Any]:
+    """A record of the OSV schema about one package."""
+    affected = {
+        "package": {"ecosystem": ecosystem, "name": name},
+        "ranges": [{"type": "ECOSYSTEM", "events": list(events)}],
+    }
+    if "versions" in more:
+        affected["versions"] = more.pop("versions")
+    return {"id": id_, "modified": MODIFIED, "affected": [affected], **more}
+
+
+def write_zip(file: Path, records: Sequence[Mapping[str, Any]], *, when: int = NOW - DAY) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, record in enumerate(records):
+            archive.writestr(f"{record.get('id', number)}.json", json.dumps(record))
+    return dated(file, when)
+
+
+def write(file: Path, content: Any, *, when: int = NOW - DAY) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return dated(file, when)
+
+
+def dated(file: Path, when: int) -> Path:
+    os.utime(file, (when, when))
+    return file
+
+
+def real() -> Path | None:
+    """The folder of real advisories, where there is one."""
+    named = os.environ.get("COMPUTEOPS_TEST_ADVISORIES", "")
+    return Path(named) if named and Path(named).is_dir() else None

@@ -49,6 +49,7 @@ _LOST_SECONDS = 30.0
 """How long a job may be in neither queue nor accounting, nor have left its file on a slow file system, until it is
 lost."""
 _SEVERITY = (Phase.FAILED, Phase.TIMEOUT, Phase.LOST, Phase.CANCELLED, Phase.SUCCEEDED)
+_ALIVE = frozenset({Phase.WAITING, Phase.RUNNING})
 _ENDED_BY_SIGNAL = frozenset({129, 130, 137, 143})
 
 
@@ -137,7 +138,7 @@ def _accepted_after_all(scheduler: Scheduler, record: Record, jobs: Records, err
 
 def look(chosen: Sequence[Record]) -> dict[str, States]:
     """Return what is known of each of `chosen`, by id; each scheduler is asked once, for what has not ended."""
-    known: dict[str, States] = {one.id: {**records.remembered(one), **records.exits(one)} for one in chosen}
+    known: dict[str, States] = {one.id: records.known(one) for one in chosen}
     open_ = [one for one in chosen if not _all_ended(one, known[one.id])]
     for on in dict.fromkeys(one.on for one in open_):
         group = [one for one in open_ if one.on == on]
@@ -172,7 +173,7 @@ def _learn(record: Record, seen: Seen) -> dict[int, State]:
     if seen.native and not record.native:
         Records(record.folder.parent).accept(record, seen.native)
     before = records.remembered(record)
-    left = {**before, **records.exits(record)}  # read again: a task may have ended between the two looks
+    left = records.known(record)  # read again: a task may have ended between the two looks
     missing = [number for number in record.job.numbers if number not in left and number not in seen.tasks]
     gone = bool(missing) and seen.rest is None
     rest = _gone(record) if gone else seen.rest
@@ -203,7 +204,8 @@ def _merge(record: Record, left: States, seen: Seen) -> dict[int, State]:
     states = {}
     for number in record.job.numbers:
         mine, theirs = left.get(number), seen.tasks.get(number, seen.rest) or nothing
-        ours = mine is not None and (mine.phase.ended or not theirs.phase.ended)
+        # That it began says nothing about now, unless the scheduler still has it.
+        ours = mine is not None and (mine.phase.ended or theirs.phase in _ALIVE)
         states[number] = _cancelled(record, mine if mine is not None and ours else theirs)
     return states
 

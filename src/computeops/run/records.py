@@ -138,6 +138,12 @@ def remembered(record: Record) -> dict[int, State]:
     return _decode(file, dict[int, State]) if file.exists() else {}
 
 
+def known(record: Record) -> dict[int, State]:
+    """Return all that is known without asking anyone: the script's own word, else what the scheduler told once."""
+    left = exits(record)
+    return left | {n: state for n, state in remembered(record).items() if n not in left or not left[n].phase.ended}
+
+
 def remember(record: Record, ends: Mapping[int, State]) -> None:
     """Keep `ends`, told by the scheduler."""
     _write(record.folder / "ended.json", msgspec.json.encode(dict(ends)))

@@ -1,0 +1,264 @@
+"""Jobs that are cancelled, lost, asked for after a crash, or submitted to a scheduler that does not answer."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schedulers.users import User, using
+from test_run_golden import SCHEDULERS, everywhere
+
+SECRET = "s3cret-value-that-nobody-may-see"
+
+
+@pytest.fixture(scope="session")
+def user(request: pytest.FixtureRequest) -> Iterator[User]:
+    with using(request.param, SCHEDULERS[request.param]) as one:
+        yield one
+
+
+local = pytest.mark.parametrize("user", ["local"], indirect=True, scope="session")
+on_slurm = pytest.mark.parametrize(
+    "user", [pytest.param("slurm", marks=pytest.mark.slurm)], indirect=True, scope="session"
+)
+
+
+def _programs_of(job: str) -> list[str]:
+    """Processes that were started by a job."""
+    found = []
+    for one in Path("/proc").iterdir():
+        if one.name.isdigit():
+            try:
+                if f"COMPUTEOPS_JOB_ID={job}".encode() in (one / "environ").read_bytes().split(b"\0"):
+                    found.append((one / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue
+    return found
+
+
+@everywhere("user")
+def test_cancel_ends_a_running_job_with_all_its_processes(user: User) -> None:
+    job = user.submit("--", "-c", "echo started; sleep 300 & sleep 300; echo never")
+    user.until(job, states={"running"})
+    until = time.monotonic() + 20
+    while not user.logs(job)[0] and time.monotonic() < until:
+        time.sleep(0.2)
+    assert user("cancel", job).returncode == 0
+    (state,) = user.until(job, seconds=30)
+    assert state["state"] == "cancelled"
+    assert user.logs(job)[0] == "started\n"
+    until = time.monotonic() + 10
+    while _programs_of(job) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert _programs_of(job) == []
+    assert user("cancel", job).returncode == 0  # once more is no error
+
+
+@everywhere("user")
+def test_cancel_ends_jobs_that_wait(user: User) -> None:
+    first = user.submit("--", "-c", "sleep 300")
+    then = user.submit("--after", first, "--", "-c", "echo never")
+    user.until(then, states={"waiting"})
+    assert user("cancel", then, first).returncode == 0
+    assert [one["state"] for one in user.until(first, then, seconds=30)] == ["cancelled", "cancelled"]
+    assert user("submit", "--on", user.scheduler, user.image, "--after", first).returncode == 2
+
+
+@everywhere("user")
+def test_wait_exits_as_the_program_did(user: User) -> None:
+    submit = ["submit", "--on", user.scheduler, "--wait", user.image, "--", "-c"]
+    done = user(*submit, "exit 42")
+    assert done.returncode == 42
+    assert b"failed with exit code 42" in done.stdout
+    assert user(*submit, "exit 0").returncode == 0
+
+
+@everywhere("user")
+def test_a_job_whose_submission_was_interrupted_is_found_again(user: User) -> None:
+    """The client died after the scheduler had accepted the job and before it could note the job's name there."""
+    job = user.submit("--", "-c", "sleep 2; echo done")
+    (user.folder(job) / "native").unlink()
+    if user.scheduler == "local":  # there is no queue that could be asked: the script's own file tells
+        user.until(job)
+    (seen,) = user.until(job)
+    assert (seen["state"], seen["code"]) == ("succeeded", 0)
+    if user.scheduler != "local":
+        job = user.submit("--", "-c", "sleep 4")
+        native = (user.folder(job) / "native").read_text()
+        (user.folder(job) / "native").unlink()
+        assert user.jobs(job)[0]["native"] in {"", native}
+        assert (user.folder(job) / "native").read_text() == native
+
+
+@everywhere("user")
+def test_no_value_of_a_variable_is_written_down(user: User) -> None:
+    done = user(
+        "submit",
+        "--on",
+        user.scheduler,
+        user.image,
+        "--env",
+        "TOKEN",
+        "--",
+        "-c",
+        'echo "${#TOKEN}"',
+        env={"TOKEN": SECRET},
+    )
+    if user.scheduler in {"htcondor", "gridengine"}:  # everyone may ask their queues for the variables of a job
+        assert done.returncode == 2
+        assert b"shows variables to everyone" in done.stderr
+        return
+    job = done.stdout.decode().strip()
+    assert user.until(job)[0]["state"] == "succeeded"
+    assert user.logs(job)[0] == f"{len(SECRET)}\n"
+    for file in user.folder(job).rglob("*"):
+        assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
+
+
+@everywhere("user")
+def test_dry_run_shows_the_script_and_starts_nothing(user: User) -> None:
+    before = user.jobs()
+    done = user("submit", "--dry-run", "--on", user.scheduler, user.image, "--", "-c", "touch $HOME/no; it's")
+    assert done.returncode == 0
+    assert b"'touch $HOME/no; it'\"'\"'s'" in done.stdout
+    assert user.jobs() == before
+
+
+@everywhere("user")
+def test_an_image_that_goes_before_the_start_is_said_in_the_logs(user: User) -> None:
+    copy = user.home / "copy.sif"
+    copy.write_bytes(user.image.read_bytes())
+    copy.chmod(0o644)
+    first = user.submit("--", "-c", "sleep 3")
+    done = user("submit", "--on", user.scheduler, copy, "--after", first, "--", "-c", "echo never")
+    copy.unlink()
+    (state,) = user.until(done.stdout.decode().strip())
+    assert state["state"] == "failed"
+    assert "there is no image" in user.logs(state["id"])[1]
+
+
+@local
+def test_a_local_job_whose_supervisor_was_killed_is_lost_and_never_a_success(user: User) -> None:
+    job = user.submit("--", "-c", "sleep 300")
+    user.until(job, states={"running"})
+    _host, pid, _start = (user.folder(job) / "native").read_text().rsplit(":", 2)
+    subprocess.run(user.scientist.argv(["pkill", "-KILL", "--session", pid]), check=False)
+    (state,) = user.until(job)
+    assert state["state"] == "lost"
+    assert user("jobs", job).returncode == 0
+
+
+@local
+def test_a_local_job_outlives_its_client_and_its_terminal(user: User) -> None:
+    client = user.start(
+        "submit",
+        "--on",
+        "local",
+        "--wait",
+        user.image,
+        "--",
+        "-c",
+        "sleep 2; echo alive",
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert client.stderr is not None
+    job = client.stderr.readline().decode().strip()
+    os.killpg(client.pid, signal.SIGKILL)
+    client.wait()
+    client.stderr.close()
+    assert user.until(job)[0]["state"] == "succeeded"
+    assert user.logs(job)[0] == "alive\n"
+
+
+@local
+def test_words_that_make_no_sense_are_refused(user: User) -> None:
+    def refused(*words: str) -> str:
+        done = user("submit", user.image, *words)
+        assert done.returncode == 2, words
+        return done.stderr.decode()
+
+    assert "did you mean 'slurm'" in refused("--on", "slum")
+    assert "not a size" in refused("--on", "local", "--memory", "much")
+    assert "not a span of time" in refused("--on", "local", "--time", "1x")
+    assert "not a range" in refused("--on", "local", "--array", "1,2")
+    assert "numbered from 1" in refused("--on", "local", "--array", "5-2")
+    assert "more than" in refused("--on", "local", "--array", "1000000000")
+    assert "not a name" in refused("--on", "local", "--env", "1A=2")
+    assert "it is not set here" in refused("--on", "local", "--env", "NOT_SET")
+    assert "no scheduler was named" in refused()
+    assert user("logs", "nosuchid").returncode == 5
+    assert user("cancel", "").returncode == 5
+
+
+@local
+def test_a_scheduler_that_is_not_here_is_said(user: User) -> None:
+    done = user("submit", "--on", "lsf", user.image)
+    assert done.returncode == 11
+    assert b"bsub" in done.stderr
+    assert user.jobs() is not None
+
+
+@on_slurm
+def test_several_tasks_on_several_nodes_are_started_by_srun(user: User) -> None:
+    job = user.submit(
+        "--nodes", "2", "--tasks", "4", "--", "-c", 'echo "rank $SLURM_PROCID of $SLURM_NTASKS on $SLURMD_NODENAME"'
+    )
+    (state,) = user.until(job)
+    assert state["state"] == "succeeded", user.logs(job)
+    ranks = sorted(user.logs(job)[0].splitlines())
+    assert [one.partition(" on ")[0] for one in ranks] == [f"rank {n} of 4" for n in range(4)]
+    assert {one.partition(" on ")[2] for one in ranks} == {"n1", "n2"}
+
+
+@on_slurm
+def test_a_gpu_is_asked_for(user: User) -> None:
+    job = user.submit("--gpus", "1", "--", "-c", 'echo "$CUDA_VISIBLE_DEVICES"')
+    assert user.until(job)[0]["state"] == "succeeded", user.logs(job)
+    assert user.logs(job)[0] == "0\n"
+
+
+@on_slurm
+def test_what_the_scheduler_refuses_leaves_nothing_behind(user: User) -> None:
+    before = len(user.jobs())
+    done = user("submit", "--on", "slurm", "--queue", "no such; queue", user.image)
+    assert done.returncode == 17
+    assert b"invalid partition" in done.stderr
+    assert len(user.jobs()) == before
+
+
+@on_slurm
+def test_a_job_that_slurm_ended_and_forgot_is_never_a_success(user: User) -> None:
+    """It was killed outside of computeops; the queue still tells, and once told it is remembered."""
+    job = user.submit("--", "-c", "sleep 300")
+    user.until(job, states={"running"})
+    native = (user.folder(job) / "native").read_text()
+    subprocess.run(user.scientist.argv(["scancel", native]), env=user.env(), check=True)
+    assert user.until(job)[0]["state"] == "cancelled"
+    (user.folder(job) / "native").write_text("4999999")  # as if Slurm had forgotten it
+    assert user.jobs(job)[0]["state"] == "cancelled"
+    (user.folder(job) / "ended.json").unlink()
+    assert user.jobs(job)[0]["state"] == "unknown"
+    os.utime(user.folder(job) / "missing", (0, 0))
+    assert user.jobs(job)[0]["state"] == "lost"
+
+
+@on_slurm
+def test_a_scheduler_that_does_not_answer_is_no_end_of_a_job(user: User) -> None:
+    job = user.submit("--", "-c", "sleep 2")
+    assert user.daemons is not None
+    conf = Path(user.daemons.env["SLURM_CONF"])
+    down = conf.with_name("down.conf")
+    text = conf.read_text() + "MessageTimeout=2\n"
+    down.write_text(text.replace("SlurmctldPort=", "SlurmctldPort=1 #"))
+    done = user("jobs", job, env={"SLURM_CONF": str(down)})
+    assert done.returncode == 0
+    assert b"unknown" in done.stdout
+    refused = user("submit", "--on", "slurm", user.image, env={"SLURM_CONF": str(down)})
+    assert refused.returncode == 17
+    assert b"before you submit it again, ask" in refused.stderr
+    assert user.until(job)[0]["state"] == "succeeded"

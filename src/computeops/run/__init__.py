@@ -174,8 +174,8 @@ def _learn(record: Record, seen: Seen) -> dict[int, State]:
         Records(record.folder.parent).accept(record, seen.native)
     before = records.remembered(record)
     left = records.known(record)  # read again: a task may have ended between the two looks
-    missing = [number for number in record.job.numbers if number not in left and number not in seen.tasks]
-    gone = bool(missing) and seen.rest is None
+    ended = {number for number, state in left.items() if state.phase.ended}
+    gone = seen.rest is None and any(number not in ended and number not in seen.tasks for number in record.job.numbers)
     rest = _gone(record) if gone else seen.rest
     if not gone:
         (record.folder / "missing").unlink(missing_ok=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from backends import CHOSEN, furnish
+
 PROGRAMS = {
     "apptainer": ["apptainer"],
     "bubblewrap": ["bwrap"],
@@ -21,15 +23,25 @@ PROGRAMS = {
     "htcondor": ["condor_master", "condor_submit"],
     "mmdebstrap": ["mmdebstrap"],
     "podman": ["podman"],
+    "postgresql": ["postgres"],
     "registry": ["docker-registry"],
     "rpm": ["rpm"],
     "skopeo": ["skopeo"],
     "slurm": ["/usr/sbin/slurmctld", "/usr/sbin/slurmd", "/usr/sbin/slurmdbd", "mariadbd", "munged", "sbatch"],
-    "squashfs": ["mksquashfs", "sqfstar", "unsquashfs"],
+    "squashfs": ["mksquashfs", "unsquashfs"],
 }
 """Marker to the programs that a test with it drives."""
 
 SCIENTIST = "sci"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--hub-database", choices=["sqlite", "postgresql"], default="sqlite", help="of every hub")
+    parser.addoption("--hub-storage", choices=["folder", "s3"], default="folder", help="of every hub")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    CHOSEN.update(database=config.getoption("--hub-database"), storage=config.getoption("--hub-storage"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -114,6 +126,7 @@ class RunningHub:
     """A hub in a process of its own, started as a user starts it."""
 
     def __init__(self, data: Path) -> None:
+        furnish(data)
         self.data, self.address = data, ""
         self.process: subprocess.Popen[bytes] | None = None
 

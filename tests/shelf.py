@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from backends import furnish
 from computeops.hub import catalogue, manifests
 from computeops.hub.auth import Scope
 from computeops.hub.manifests import Manifest
@@ -43,6 +44,7 @@ class Shelf:
     """A hub, and pushes to it."""
 
     def __init__(self, folder: Path, *, base: str = "") -> None:
+        furnish(folder)
         self.hub = Hub.open(folder, base=base)
 
     def token(self, *scopes: str) -> str:

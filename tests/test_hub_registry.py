@@ -5,11 +5,11 @@ import json
 import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backends import CHOSEN
 from computeops.image import oci
 from conftest import RunningHub
 from raw_http import Answer, Caller
@@ -361,6 +361,7 @@ class TestNames:
         assert admin.get("/v2/nothing").status == 404
 
 
+@pytest.mark.skipif(CHOSEN["storage"] == "s3", reason="what came of a request that was cut is in no bucket")
 def test_an_upload_survives_kill_9(hub: RunningHub) -> None:
     caller = Caller(hub.address, hub.token("push:*"))
     done = push_blob(caller, REPO, b"answered 201")
@@ -428,4 +429,4 @@ def wait_for(true: Any) -> None:
 def test_the_data_is_for_its_owner(hub: RunningHub) -> None:
     assert hub.data.stat().st_mode & 0o777 == 0o700
     assert (hub.data / "session.key").stat().st_mode & 0o777 == 0o600
-    assert Path(hub.data / "hub.sqlite").exists()
+    assert (hub.data / "hub.sqlite").exists() == (CHOSEN["database"] == "sqlite")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from computeops.errors import CHECK_FAILED
+
 _DATA = click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -72,11 +74,19 @@ def collection_command(data: Path, name: str, *, private: bool) -> None:
 @hub_command.command("reindex")
 @_DATA
 def reindex_command(data: Path) -> None:
-    """Make the catalogue anew from what was pushed.
+    """Make the index anew from the storage alone: repositories, tags, releases, recipes, evidence.
+
+    Accounts and tokens are not in it: they come back from a backup. The hub may go on serving meanwhile.
 
     Example: computeops hub reindex --data /srv/hub
     """
-    from computeops.hub.catalogue import reindex
+    from computeops.hub.rebuild import rebuild
     from computeops.hub.state import Hub
 
-    reindex(Hub.open(data))
+    done = rebuild(Hub.open(data, rebuilding=True), lambda step: click.echo(step, err=True))
+    click.echo(
+        f"{done.repositories} repositories, {done.manifests} manifests, {done.tags} tags; {done.removed} rows taken out"
+    )
+    for fault in done.faults:
+        click.echo(f"not used: {fault}", err=True)
+    raise SystemExit(CHECK_FAILED if done.faults else 0)

@@ -5,6 +5,10 @@
     /v1/... /v2/imagefile/... /version    library    the Library API of Apptainer and SingularityCE
     /pks/...                              keys       HKP
     /api/v1/...                           api        our own JSON
+    /auth/publish                         publishing push tokens for CI
+    /auth/login/... /auth/callback/...    signin     people sign in and out
+    /auth/tokens /auth/collections/...    account_pages  their tokens and collections, and the audit log
+    /api/v1/collections/... /api/v1/tokens  manage   the same as JSON
     everything else                       portal     HTML for people
 
 The registry is an ASGI application of its own, because its reads are the hub's hot path; the others are Starlette
@@ -12,6 +16,7 @@ routes.
 """
 
 import logging
+from asyncio import to_thread
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,17 +27,23 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from computeops.errors import ComputeOpsError, NotFoundError, StorageError, UsageError
+from computeops.hub import audit, browser
+from computeops.hub.auth import ANYONE, Caller
 from computeops.hub.registry import Registry
+from computeops.hub.settings import Secrets, Settings
 from computeops.hub.shapes import answer
 from computeops.hub.state import Hub
+from computeops.hub.webhooks import Courier
 
 _log = logging.getLogger(__name__)
-_DOORS = ("login", "library", "keys", "api", "portal")
+_DOORS = ("login", "publishing", "signin", "account_pages", "library", "keys", "manage", "api", "portal")
 
 
-def create_app(data: Path, *, base: str = "") -> ASGIApp:
+def create_app(
+    data: Path, *, base: str = "", settings: Settings | None = None, secrets: Secrets | None = None
+) -> ASGIApp:
     """Return the hub in the folder `data` as an ASGI application. `base`: its address, where it knows it."""
-    hub = Hub.open(data, base=base)
+    hub = Hub.open(data, base=base, settings=settings, secrets=secrets)
     return _App(hub, Registry(hub), Router(routes(hub)))
 
 
@@ -57,16 +68,23 @@ class _App:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        courier = Courier(self._hub)
+        courier.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await courier.stop()
         self._hub.database.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = False
+        reads = scope["method"] in audit.READING
+        caller = ANYONE if reads else self._known(scope)  # before it is answered: it may end its own token
 
         async def watched(message: Message) -> None:
             nonlocal began
+            if message["type"] == "http.response.start" and not reads:
+                await self._log(scope, caller, message["status"])
             began = True
             await send(message)
 
@@ -78,7 +96,21 @@ class _App:
         except Exception as error:
             if began:
                 raise  # the answer is under way: breaking the connection is all that is left to say
-            await answer(self._hub, Request(scope), _known(error))(scope, receive, send)
+            known = _known(error)
+            if not reads and known.status < 500:
+                await self._log(scope, caller, known.status)
+            await answer(self._hub, Request(scope), known)(scope, receive, send)
+
+    def _known(self, scope: Scope) -> Caller:
+        try:
+            return browser.caller(self._hub, Request(scope))
+        except ComputeOpsError:
+            return ANYONE
+
+    async def _log(self, scope: Scope, caller: Caller, status: int) -> None:
+        """Write what the request changed into the audit log, before the answer says so."""
+        if (entry := audit.entry(scope, caller, status)) is not None:
+            await to_thread(audit.record, self._hub.database, entry)
 
 
 def _is_registry(path: str) -> bool:

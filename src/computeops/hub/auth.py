@@ -324,6 +324,18 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def share_key(database: Database, data: Path) -> None:
+    """Let all machines of a hub have the secret key of the first one, which their database remembers."""
+    path = data / "session.key"
+    own = _key(path)
+    shared = bytes.fromhex(database.note("session.key", own.hex()))
+    if shared != own:
+        temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(shared)
+        temporary.replace(path)
+
+
 def _key(path: Path) -> bytes:
     """Return the hub's secret key; the first caller makes it, and it appears whole."""
     if not path.exists():

@@ -272,8 +272,7 @@ class Database:
         """Where the truth is that this is the index of."""
         self._dialect: Dialect = open_dialect(url)
         self.engine = self._dialect.engine
-        self.fresh = migrations.upgrade(self._dialect)
-        """Whether there was nothing in it."""
+        migrations.upgrade(self._dialect)
         self._version: Hashable = None
         self._remembered: dict[Hashable, Any] = {}
         self._remembered_bytes = 0
@@ -394,6 +393,11 @@ class Database:
         records.write(
             self.storage, records.collection_key(name), records.Collection(row.public, row.quota, row.created)
         )
+
+    def is_empty(self) -> bool:
+        """Return whether there is no repository."""
+        with self.read() as connection:
+            return connection.execute(sa.select(repositories.c.id).limit(1)).first() is None
 
     def note(self, name: str, value: str) -> str:
         """Return the note `name` that all processes of the hub share; the first one writes `value` there."""

@@ -147,20 +147,7 @@ def put(database: Database, repository: Repository, manifest: Manifest, names: t
         _require_parts(connection, repository, manifest)
         known = _place(connection, repository, digest)
         place = known or _next_place(connection, repository)
-        row = {
-            "repository": repository.id,
-            "digest": digest,
-            "media_type": manifest.media_type,
-            "artifact_type": manifest.artifact_type,
-            "subject": manifest.subject,
-            "annotations": dict(manifest.annotations),
-            "body": manifest.body,
-            "created": now,
-            "place": place,
-        }
-        upsert(connection, manifests, row, keep=True)
-        for part in dict.fromkeys(part.digest for part in manifest.parts):
-            upsert(connection, parts, {"repository": repository.id, "manifest": digest, "digest": part}, keep=True)
+        restore(connection, repository, manifest, now, place)
         for name in names:
             _move(connection, repository, name, digest, now)
         if database.storage.stat(key) is None:  # removed as unused just before this transaction
@@ -170,6 +157,36 @@ def put(database: Database, repository: Repository, manifest: Manifest, names: t
             records.write(database.storage, records.manifest_key(repository.name, digest), record)
         for name in names:
             records.write(database.storage, records.tag_key(repository.name, name), records.Tag(digest, now))
+
+
+def restore(connection: sa.Connection, repository: Repository, manifest: Manifest, created: int, place: int) -> None:
+    """Make the rows of a manifest, if there are none."""
+    row = {
+        "repository": repository.id,
+        "digest": str(manifest.digest),
+        "media_type": manifest.media_type,
+        "artifact_type": manifest.artifact_type,
+        "subject": manifest.subject,
+        "annotations": dict(manifest.annotations),
+        "body": manifest.body,
+        "created": created,
+        "place": place,
+    }
+    upsert(connection, manifests, row, keep=True)
+    for part in dict.fromkeys(part.digest for part in manifest.parts):
+        used = {"repository": repository.id, "manifest": str(manifest.digest), "digest": part}
+        upsert(connection, parts, used, keep=True)
+
+
+def forget(connection: sa.Connection, repository: Repository, *, tag: str = "", digest: str = "") -> None:
+    """Delete the row of a tag, or those of a manifest, without asking whether it is in use."""
+    for table, column, value in (
+        (tags, tags.c.name, tag),
+        (manifests, manifests.c.digest, digest),
+        (parts, parts.c.manifest, digest),
+    ):
+        if value:
+            connection.execute(sa.delete(table).where(table.c.repository == repository.id, column == value))
 
 
 def _place(connection: sa.Connection, repository: Repository, digest: str) -> int | None:

@@ -57,6 +57,17 @@ class Issuer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What it calls project, branch and environment."""
 
 
+class Retention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which tags `hub gc` deletes when they are old: a table `[[retention]]`. A release is never deleted."""
+
+    repositories: Line
+    """A pattern of repositories: `*`, `ci/*` or `ci/nightly`."""
+    tags: Line
+    """A pattern of tags: `*` stands for any characters, as in `pr-*`."""
+    days: Annotated[int, Meta(ge=1)]
+    """How long ago the tag must have been set."""
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of a hub."""
 
@@ -69,6 +80,22 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The audience that CI asks its OIDC tokens for; default: the address of `--external-url`."""
     webhooks_to_private_addresses: bool = False
     """Whether webhooks may go to machines of the own network. Off: only to public addresses."""
+    database: Line = ""
+    """Where the index is: `postgresql://USER@HOST/NAME`, with the password in `~/.pgpass`; default: SQLite in the folder
+    of the hub."""
+    storage: Line = ""
+    """Where the content is: `s3://BUCKET/PREFIX`, `gs://...` or `az://...`; default: the folder of the hub."""
+    storage_options: dict[str, Line] = {}
+    """What the object store needs beside its address: `endpoint`, `region` ... Its secrets are variables of the
+    environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` ...), or a role of the machine."""
+    storage_redirect: bool = False
+    """Whether readers are sent to the object store itself (307 to an address that is good for 15 minutes). Off: the hub
+    passes the content on, so nobody else needs to reach the object store."""
+    grace_hours: Annotated[int, Meta(ge=1)] = 24
+    """How long `hub gc` keeps what nothing uses."""
+    untagged_days: Annotated[int, Meta(ge=0)] = 0
+    """After how many days `hub gc` deletes a manifest that no tag reaches; 0: never."""
+    retention: tuple[Retention, ...] = ()
     providers: tuple[Provider, ...] = ()
     ci: tuple[Issuer, ...] = (
         Issuer(issuer="https://gitlab.com", kind="gitlab"),
@@ -148,7 +175,25 @@ def _unknown(kind: Any, value: Any, at: str) -> Iterator[str]:
                 yield from _unknown(fields[key], inside, name)
 
 
+def in_folder(data: Path) -> Settings:
+    """Return the settings of the hub in the folder `data`, without their secrets.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    file = data / FILE_NAME
+    try:
+        return parse(tomllib.loads(file.read_text()), str(file))
+    except FileNotFoundError:
+        return DEFAULT
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"cannot read the settings in {file}: {error}") from None
+
+
 def _faults(settings: Settings) -> Iterator[str]:
+    for key in settings.storage_options:
+        if any(word in key.lower() for word in ("secret", "token", "password", "access_key", "account_key")):
+            yield f"storage_options: {key} is a secret: set it in the environment instead"
     names = [one.name for one in settings.providers]
     yield from (f"two providers are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1}))
     for one in settings.providers:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from computeops.errors import UsageError
-from computeops.hub import roles
-from computeops.hub.auth import ANYONE, Auth, Caller
+from computeops.errors import StorageError, UsageError
+from computeops.hub import records, roles
+from computeops.hub.auth import ANYONE, Auth, Caller, share_key
 from computeops.hub.blobs import Blobs, Upload
 from computeops.hub.db import Database
 from computeops.hub.making import Making
 from computeops.hub.settings import DEFAULT, Secrets, Settings
+from computeops.hub.settings import in_folder as settings_in
 from computeops.hub.storage import open_storage
 from computeops.hub.storage.folder import Folder
 from computeops.model import Digest
@@ -36,11 +37,25 @@ class Hub:
     secrets: Secrets = field(default_factory=Secrets)
 
     @classmethod
-    def open(cls, data: Path, *, base: str = "", settings: Settings = DEFAULT, secrets: Secrets | None = None) -> Self:
-        """Open the hub in the folder `data`, or begin one there; only its owner may read it."""
+    def open(cls, data: Path, *, base: str = "", settings: Settings | None = None, secrets: Secrets | None = None, rebuilding: bool = False) -> Self:
+        """Open the hub in the folder `data`, or begin one there; only its owner may read it.
+
+        `settings`: by default what hub.toml in that folder says. `rebuilding`: the index is about to be made anew.
+
+        Raises:
+            StorageError: the index is empty, but the storage is not; or a newer hub made it.
+        """
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        storage = open_storage(data)
-        database, blobs = Database.in_folder(data, storage=storage), Blobs(storage, Folder(data))
+        settings = settings or settings_in(data)
+        storage = open_storage(data, settings.storage, settings.storage_options, redirect=settings.storage_redirect)
+        database, blobs = Database.in_folder(data, settings.database, storage), Blobs(storage, Folder(data))
+        if not rebuilding and database.is_empty() and records.any_repository(storage):
+            raise StorageError(
+                "the index of this hub is empty, but its storage has repositories",
+                hint=f"make it anew: computeops hub reindex --data {data}; accounts and tokens come back from a backup",
+            )
+        if settings.database:
+            share_key(database, data)
         making = Making(blobs.work, database, blobs)
         auth = Auth(database, data, people_create=settings.create_collections == "people")
         return cls(data, base.rstrip("/"), database, blobs, auth, making, settings, secrets or Secrets())

@@ -167,7 +167,7 @@ _FILES = st.dictionaries(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_FILES)
-def test_what_sqfstar_packs_from_our_tar_is_read_back(tmp_path_factory, files) -> None:
+def test_what_mksquashfs_packs_from_our_tar_is_read_back(tmp_path_factory, files) -> None:
     files = {path: one for path, one in files.items() if not any(other.startswith(f"{path}/") for other in files)}
     folders = {path[:at] for path in files for at, letter in enumerate(path) if letter == "/"} | {""}
     entries = [(Entry(path, Kind.DIRECTORY, 0o755, mtime=7), b"") for path in folders]
@@ -175,7 +175,7 @@ def test_what_sqfstar_packs_from_our_tar_is_read_back(tmp_path_factory, files) -
         (Entry(path, Kind.FILE, mode, owner, owner, 7, len(data)), data) for path, (data, mode, owner) in files.items()
     ]
     entries.sort(key=lambda item: item[0].order)
-    out = tmp_path_factory.mktemp("sqfstar") / "x"
+    out = tmp_path_factory.mktemp("packed") / "x"
     command = squashfs.argv(out, offset=4096, compression="zstd", level=1, epoch=7, threads=1)
     with squashfs.Packing(command) as packing:
         write_tar(((entry, [data]) for entry, data in entries), packing.write)

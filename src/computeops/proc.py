@@ -28,7 +28,6 @@ _PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
     "podman": "podman",
-    "sqfstar": "squashfs-tools",
     "squashfuse": "squashfuse",
     "squashfuse_ll": "squashfuse",
     "unsquashfs": "squashfs-tools",

@@ -79,7 +79,7 @@ def pack(
 
     Raises:
         UsageError: neither form was asked for.
-        BuildError, StorageError: sqfstar failed.
+        BuildError, StorageError: mksquashfs failed.
     """
     if to_sif is None and to_layout is None:
         raise UsageError("nothing to pack into: give a SIF file or an OCI layout")
@@ -113,7 +113,7 @@ def _write(items: Iterable[Item], targets: _Targets, writer: Writer, epoch: int,
         blob = stack.enter_context(layout.new_blob().open("wb")) if layout else None
         packed = layer.LayerWriter(blob, compression=compression, threads=writer.threads)
         new_sif = stack.enter_context(_beside(targets.sif)) if targets.sif else None
-        filesystem = stack.enter_context(_sqfstar(new_sif, writer, epoch)) if new_sif else None
+        filesystem = stack.enter_context(_mksquashfs(new_sif, writer, epoch)) if new_sif else None
 
         def write(block: bytes) -> None:
             packed.write(block)
@@ -148,7 +148,7 @@ def _image(targets: _Targets, config: bytes, manifest: bytes) -> Image:
     return Image(path, form, Digest.of(config), known, digest, targets.arch, labels, proven=True)
 
 
-def _sqfstar(path: Path, writer: Writer, epoch: int) -> squashfs.Packing:
+def _mksquashfs(path: Path, writer: Writer, epoch: int) -> squashfs.Packing:
     command = squashfs.argv(
         path,
         offset=sif.PARTITION_OFFSET,

@@ -1,7 +1,7 @@
 """SIF, the Singularity Image Format, version 01: strict reading, deterministic writing, appending of signatures.
 
 Little-endian and packed (github.com/apptainer/sif, pkg/sif): a header of 128 bytes, a table of descriptors of 585 bytes
-at 4096, data objects. What we write has the squashfs at 32768, put there by sqfstar itself, then the other objects.
+at 4096, data objects. What we write has the squashfs at 32768, put there by mksquashfs itself, then the other objects.
 """
 
 import hashlib

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from computeops.image.tree import Entry, Item, Kind
 
 RUNSCRIPT = "/.singularity.d/runscript"
+_PROGRAM_PATHS = "/bin/*|/sbin/*|/usr/*bin/*|/opt/*/bin/*"
 _FOLDERS = {"tmp": 0o1777, "var/tmp": 0o1777, "root": 0o700}
 _PLAIN_FOLDERS = (
     "dev",
@@ -86,8 +87,9 @@ def runtime_files(
 def runscript(command: Sequence[str], programs: Sequence[str] = (), arguments: Sequence[str] = ()) -> str:
     """Return the script behind `run`.
 
-    With a command, arguments are the command's own, unless the first is the command itself, one of `programs` or a
-    path: then it is executed as it stands, as CWL runners expect. Without one, the arguments are what is executed.
+    With a command, arguments are the command's own, unless the first is the command itself, one of `programs` or the
+    path of a program: then it is executed as it stands, as CWL runners expect. The path of anything else is data.
+    Without a command, the arguments are what is executed.
     """
     if not command:
         return f'#!/bin/sh\n[ $# -gt 0 ] || set -- {shlex.join(arguments) or "/bin/sh"}\nexec "$@"\n'
@@ -95,7 +97,7 @@ def runscript(command: Sequence[str], programs: Sequence[str] = (), arguments: S
     own = "|".join(shlex.quote(name) for name in dict.fromkeys((command[0].rpartition("/")[2], *programs)))
     return f"""#!/bin/sh
 {default}case "${{1:-}}" in
-    {own}|/*) exec "$@" ;;
+    {own}|{_PROGRAM_PATHS}) exec "$@" ;;
 esac
 exec {shlex.join(command)} "$@"
 """

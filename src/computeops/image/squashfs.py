@@ -1,4 +1,6 @@
-"""Squashfs 4.0: packed from the normalised tar by sqfstar.
+"""Squashfs 4.0: packed from the normalised tar by `mksquashfs - FILE -tar`.
+
+It is what `sqfstar` does; the sqfstar of squashfs-tools 4.5 (Debian 12) cannot be given a compression level.
 
 The bytes are a function of the tar and of the recorded writer (`writer`): the version of squashfs-tools, of the
 compressor's library, and the level. Neither the number of threads nor the machine changes them.
@@ -28,17 +30,17 @@ def argv(out: Path, *, offset: int, compression: str, level: int, epoch: int | N
     `epoch`: seconds since 1970 of every file and of the filesystem; None keeps the files' own times.
     """
     time = str(epoch if epoch is not None else 0)
-    options = ["-quiet", "-no-progress", "-force", "-o", str(offset), "-b", str(BLOCK_SIZE), "-comp", compression]
+    options = ["-tar", "-no-exports", "-noappend", "-quiet", "-no-progress"]
+    options += ["-o", str(offset), "-b", str(BLOCK_SIZE), "-comp", compression]
     options += ["-Xcompression-level", str(min(level, 9) if compression == "gzip" else level)]
     options += ["-mkfs-time", time, "-root-mode", "0755", "-root-uid", "0", "-root-gid", "0"]
-    options += ["-default-mode", "0755", "-default-uid", "0", "-default-gid", "0"]
     options += ["-all-time", time] if epoch is not None else []
     options += ["-processors", str(threads)] if threads else []
-    return ["sqfstar", *options, str(out)]
+    return ["mksquashfs", "-", str(out), *options]
 
 
 class Packing:
-    """A running sqfstar that is fed the normalised tar."""
+    """A running mksquashfs that is fed the normalised tar."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
@@ -51,7 +53,7 @@ class Packing:
         """Feed bytes of the tar.
 
         Raises:
-            BuildError: sqfstar ended early; StorageError: because the disk is full.
+            BuildError: mksquashfs ended early; StorageError: because the disk is full.
         """
         assert self._child.stdin is not None
         try:
@@ -63,7 +65,7 @@ class Packing:
         """End the tar and wait until the filesystem is written.
 
         Raises:
-            BuildError: sqfstar failed; StorageError: because the disk is full.
+            BuildError: mksquashfs failed; StorageError: because the disk is full.
         """
         _, errors = self._child.communicate()
         if self._child.returncode != 0:
@@ -86,7 +88,7 @@ class Packing:
 
 def writer(compression: str, level: int) -> str:
     """Return the recorded writer: program, compressor library and level, as far as they can be found out."""
-    said = proc.capture(["sqfstar", "-version"]).stdout.decode(errors="replace")
+    said = proc.capture(["mksquashfs", "-version"]).stdout.decode(errors="replace")
     version = re.search(r"version (\S+)", said)
     library = "libzstd.so.1" if compression == "zstd" else "libz.so.1"
     linked = proc.find("ldconfig") or "/sbin/ldconfig"

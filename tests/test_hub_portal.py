@@ -73,6 +73,12 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
+def signed(client: TestClient, **fields: str) -> dict[str, str]:
+    """Return a form as our own page would send it."""
+    found = [one["value"] for one in Page(client.get("/auth/tokens").text).all("input") if one.get("name") == "form"]
+    return {"form": str(found[0]), **fields}
+
+
 def page(client: TestClient, path: str, status: int = 200, **options: Any) -> Page:
     answer = client.get(path, **options)
     assert answer.status_code == status, answer.text
@@ -262,20 +268,22 @@ def test_signing_in_shows_what_is_private_until_signing_out(shelf: Shelf, client
     shelf.hub.database.set_public("secret", public=False)
     shelf.release("secret/samtools", "1.21", summary="Hidden")
     token = shelf.token("pull:secret/*")
-    answer = client.post("/auth/login", data={"token": f" {token}\n"}, follow_redirects=False)
+    answer = client.post("/auth/login", data=signed(client, token=f" {token}\n"), follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     cookie = answer.headers["set-cookie"].lower()
     assert token not in answer.headers["set-cookie"]
-    assert all(word in cookie for word in ("httponly", "samesite=strict", "secure", "path=/"))
+    assert all(word in cookie for word in ("__host-", "httponly", "samesite=lax", "secure", "path=/"))
     assert "Hidden" in page(client, "/").text
     assert "Private" in page(client, "/secret/samtools/1.21").text
-    client.post("/auth/logout")
+    assert client.post("/auth/logout").status_code == 403
+    assert "Hidden" in page(client, "/").text
+    client.post("/auth/logout", data=signed(client))
     assert "Hidden" not in page(client, "/").text
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "copss.0.9999999999.x", "x" * 900])
 def test_a_wrong_token_does_not_sign_in(client: TestClient, token: str) -> None:
-    answer = client.post("/auth/login", data={"token": token}, follow_redirects=False)
+    answer = client.post("/auth/login", data=signed(client, token=token), follow_redirects=False)
     assert answer.status_code == 401
     assert "Who are you?" in Page(answer.text).text
     assert "set-cookie" not in answer.headers
@@ -400,7 +408,7 @@ def test_every_page_is_locked_down_and_can_be_used_by_everybody(visitor: TestCli
     assert [len(seen.all(landmark)) for landmark in ("main", "h1", "title")] == [1, 1, 1]
     assert {"header", "footer", "nav"} <= {name for name, _ in seen.elements}
     labelled = {one.get("for") for one in seen.all("label")}
-    assert all(one.get("id") in labelled for one in seen.all("input"))
+    assert all(one.get("id") in labelled for one in seen.all("input") if one.get("type") != "hidden")
     assert all("alt" in one for one in seen.all("img"))
     assert all(one.get("scope") in {"col", "row"} for one in seen.all("th"))
     identities = [str(attributes["id"]) for _, attributes in seen.elements if "id" in attributes]

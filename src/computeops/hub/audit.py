@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from computeops.hub.auth import Caller
 from computeops.hub.db import Database, audit
 
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
 _TEXT = 500
 _NOTE = "computeops.note"
 _QUESTIONS = ("/auth/token", "/v1/entities", "/v1/collections", "/v1/containers")
@@ -71,7 +72,7 @@ def note(scope: MutableMapping[str, Any], text: str) -> None:
 def entry(scope: Mapping[str, Any], caller: Caller, status: int) -> Entry | None:
     """Return the line about a request that is about to be answered with `status`; None: it is not worth one."""
     method, path = str(scope["method"]), str(scope["path"])
-    if method in _READING or path in _QUESTIONS or (status >= 400 and not caller.name):
+    if method in READING or path in _QUESTIONS or (status >= 400 and not caller.name):
         return None
     if "/blobs/uploads" in path and status in {202, 204, 416}:
         return None

@@ -120,6 +120,13 @@ def require(database: Database, caller: Caller, collection: str, role: str) -> N
         raise DeniedError(f"only one who is {role} of {collection} may do this", hint="ask an owner of the collection")
 
 
+def is_public(database: Database, collection: str) -> bool:
+    """Return whether everybody sees the collection."""
+    with database.read() as connection:
+        query = sa.select(collections.c.public).where(collections.c.name == collection)
+        return bool(connection.execute(query).scalar())
+
+
 def list_members(database: Database, collection: str) -> list[Member]:
     """Return the members of a collection, the greatest roles first."""
     query = (

@@ -22,7 +22,7 @@ def answer(hub: Hub, request: Request, error: ComputeOpsError) -> Response:
     if path.startswith(("/v1/", "/v2/", "/version", "/assets/")):
         body: dict[str, Any] = {"error": {"code": error.status, "message": _text(error)}}
         return JSONResponse(body, error.status)
-    if path.startswith("/api/"):
+    if path.startswith("/api/") or path == "/auth/publish":
         from computeops.hub.api import failure
 
         return failure(error)

@@ -64,7 +64,8 @@ def test_cancel_ends_jobs_that_wait(user: User) -> None:
     then = user.submit("--after", first, "--", "-c", "echo never")
     user.until(then, states={"waiting"})
     assert user("cancel", then, first).returncode == 0
-    assert [one["state"] for one in user.until(first, then, seconds=30)] == ["cancelled", "cancelled"]
+    found = user.until(first, then, seconds=30)
+    assert [one["state"] for one in found] == ["cancelled", "cancelled"], found
     assert user("submit", "--on", user.scheduler, user.image, "--after", first).returncode == 2
 
 

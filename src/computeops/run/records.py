@@ -80,7 +80,8 @@ class Records:
 
     def mark_cancelled(self, record: Record) -> None:
         """Remember that its owner wants it to end."""
-        (record.folder / "cancelled").touch()
+        with contextlib.suppress(FileExistsError):  # its time is that of the first wish
+            (record.folder / "cancelled").touch(exist_ok=False)
 
     def get(self, identity: str) -> Record:
         """Return the job with this id, or the only one whose id begins so.
@@ -122,14 +123,23 @@ class Records:
 def exits(record: Record) -> dict[int, State]:
     """Return what the script itself left behind about each task: the first authority on how it ended."""
     found: dict[int, State] = {}
+    since = (record.folder / "cancelled").stat().st_ctime if record.cancelled else None
     with contextlib.suppress(FileNotFoundError), os.scandir(record.folder / "exits") as entries:
         for entry in entries:
-            number, _, word = entry.name.partition(".")
-            state = State.of_code(int(word)) if word.isascii() and word.isdigit() else _WORDS.get(word)
-            known = number.isascii() and number.isdigit() and int(number) in record.job.numbers
-            if known and state and (state.phase.ended or int(number) not in found):
-                found[int(number)] = state
+            number, state = _left(entry.name)
+            if since is not None and state.phase is Phase.FAILED and entry.stat().st_ctime >= since:
+                state = State(Phase.CANCELLED, state.code, "by its owner")
+            if number in record.job.numbers and (state.phase.ended or number not in found):
+                found[number] = state
     return found
+
+
+def _left(name: str) -> tuple[int, State]:
+    """Return task and state of a file NUMBER.CODE or NUMBER.WORD; of any other name, no task."""
+    number, _, word = name.partition(".")
+    state = State.of_code(int(word)) if word.isascii() and word.isdigit() else _WORDS.get(word)
+    known = state is not None and number.isascii() and number.isdigit()
+    return (int(number), state) if known and state else (-1, State(Phase.UNKNOWN))
 
 
 def remembered(record: Record) -> dict[int, State]:

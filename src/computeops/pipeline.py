@@ -21,6 +21,7 @@ from computeops.model import IN_TOTO_PAYLOAD, Digest, Evidence, Image, Policy, R
 
 if TYPE_CHECKING:
     from computeops.build.model import Built, Lock
+    from computeops.host import Needs
     from computeops.image.convert import Writer
     from computeops.recipe import Recipe, Test
     from computeops.sign.key import Key
@@ -34,7 +35,6 @@ VARIANT = "org.computeops.variant"
 """Label of an image: which variant of its recipe it is."""
 _BARE: Mapping[str, str] = MappingProxyType({"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
 """Environment of tests: where the engine's own programs are, nothing of the user's."""
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "riscv64": "riscv64", "s390x": "s390x"}
 
 
 def _silent(_: str) -> None:
@@ -331,16 +331,47 @@ def admit(image: Path, settings: Settings) -> None:
         trust(convert.open_image(image), Release.beside(image).evidence(), settings)
 
 
+def needs(file: Path) -> "Needs":
+    """Return what the image in `file` asks of a machine, by its labels and its C library.
+
+    Raises:
+        FormatError: it is broken; NotFoundError: there is none.
+    """
+    from computeops.host import Needs
+    from computeops.image import convert, libc
+
+    described = convert.description(file)
+    return Needs.of(described.arch, described.labels, described.env, libc.read(file))
+
+
+def needs_of(reference: Reference, registry: "Registry") -> "Needs":
+    """Return what the image of `reference` asks of a machine, from its config alone: nothing of it is pulled.
+
+    Raises:
+        NotFoundError: there is no such release; FormatError: its config is broken.
+    """
+    from computeops.host import Needs
+    from computeops.image import oci
+    from computeops.store import fetch
+
+    manifest = fetch.find(reference, registry, arch=architecture(), sif=False).manifest
+    digest = Digest.parse(str((manifest.document.get("config") or {}).get("digest")))
+    described = oci.describe(oci.document(registry.read(reference.repository, digest, LIMITS.config_bytes)))
+    return Needs.of(described.arch, described.labels, described.env)
+
+
 def architecture() -> str:
     """Return this machine's architecture in OCI's words.
 
     Raises:
         UsageError: images are not built for it.
     """
+    from computeops.host.cpu import ARCHITECTURES
+
     machine = platform.machine()
-    if machine not in _ARCHITECTURES:
-        raise UsageError(f"images cannot be built on {machine!r}", hint=f"known are {', '.join(_ARCHITECTURES)}")
-    return _ARCHITECTURES[machine]
+    if machine not in ARCHITECTURES:
+        raise UsageError(f"images cannot be built on {machine!r}", hint=f"known are {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[machine]
 
 
 def _restored(release: "Release", folder: Path, cache: Path) -> Path:
@@ -387,9 +418,14 @@ def _pack(
     folder: Path, recipe: "Recipe", variant: str, built: "Built", release: "Release", settings: Settings
 ) -> Image:
     from computeops import recipe as recipes
+    from computeops.host import needs
     from computeops.image import convert, oci
 
-    labels = {**built.labels, **({VARIANT: variant} if variant else {})}
+    chosen, wanted = recipe.variant(variant), recipe.requires
+    asked = needs.labels(
+        cpu=chosen.cpu if chosen else "", gpu=wanted.gpu, driver=wanted.driver, mpi=wanted.mpi, x11=wanted.x11
+    )
+    labels = {**built.labels, **asked, **({VARIANT: variant} if variant else {})}
     description = oci.Description(
         architecture(), built.env, built.command, recipe.run.programs, labels, built.working_dir
     )

@@ -16,7 +16,20 @@ from computeops.engine import machine, trees
 from computeops.engine.model import ACTIONS, Bind, Engine, Plan, Prepared, Request
 from computeops.errors import EngineError, UsageError
 
-__all__ = ["ACTIONS", "Bind", "Engine", "Plan", "Prepared", "Request", "available", "become", "choose", "names", "plan"]
+__all__ = [
+    "ACTIONS",
+    "Bind",
+    "Engine",
+    "Plan",
+    "Prepared",
+    "Request",
+    "available",
+    "become",
+    "choose",
+    "names",
+    "plan",
+    "working",
+]
 
 BUILT_IN = ("native", "apptainer", "bubblewrap")
 """The order in which they are tried: the fastest start first."""
@@ -49,6 +62,11 @@ def available(name: str) -> str:
         UsageError: there is no such engine.
     """
     return load(name).available()
+
+
+def working(cache: Path) -> tuple[str, ...]:
+    """Return the engines that work here; what was tried since the machine started is not tried again."""
+    return tuple(name for name in names() if not _works(name, load(name), cache))
 
 
 def choose(name: str = "", *, request: Request | None = None, image: Path | None = None, cache: Path) -> str:

@@ -143,11 +143,7 @@ def build(
     work.mkdir(parents=True, exist_ok=True)
     place = Place(work=work, cache=cache, mirror=mirror, pypi=pypi, epoch=epoch, jobs=jobs, progress=progress)
     pinned = pinned or _lock(folder, recipe, place)
-    if pinned.builder != recipe.build.builder or pinned.inputs != inputs(folder, recipe):
-        raise RecipeError(
-            f"{LOCK_NAME} was made for another state of the recipe",
-            hint=f"run `computeops lock {folder}` to pin the inputs again",
-        )
+    check_lock(folder, recipe, pinned)
     fetched = sources.fetch([one for one in pinned.materials if one.role != "base"], folder, place)
     files = {f"{material.role}/{material.name}": path for material, path in fetched.items()}
     job = Job(folder=folder, recipe=recipe, variant=chosen, lock=pinned, files=files, place=place)
@@ -158,6 +154,19 @@ def build(
         env={**built.env, **recipe.run.env},
         labels={**built.labels, **labels(recipe)},
     )
+
+
+def check_lock(folder: Path, recipe: Recipe, pinned: Lock) -> None:
+    """Raise unless `pinned` was made for the recipe in `folder` as it is now.
+
+    Raises:
+        RecipeError: it was made for another state.
+    """
+    if pinned.builder != recipe.build.builder or pinned.inputs != inputs(folder, recipe):
+        raise RecipeError(
+            f"{LOCK_NAME} was made for another state of the recipe",
+            hint=f"run `computeops lock {folder}` to pin the inputs again",
+        )
 
 
 def inputs(folder: Path, recipe: Recipe) -> Digest:

@@ -32,7 +32,7 @@ _INDEX_BYTES = 256 * 1024 * 1024
 )
 @click.option(
     "--accept",
-    type=click.Choice([Verdict.STALE, Verdict.UNSCANNABLE]),
+    type=click.Choice([Verdict.STALE.value, Verdict.UNSCANNABLE.value]),
     multiple=True,
     help="Let this verdict pass --fail-on, too.",
 )
@@ -83,7 +83,7 @@ def scan_command(
     image = convert.open_image(file)
     found = inventory.packages(convert.open_tree(file))
     progress("asking the advisories")
-    scan = _scan(settings, image, found, [*vex, *ignored], only_fixed=only_fixed)
+    scan = judge(settings, image, found, [*vex, *ignored], only_fixed=only_fixed)
     if key:
         _attest(settings, file, image, scan, key, progress)
     progress.done()
@@ -91,7 +91,16 @@ def scan_command(
     return CHECK_FAILED if fail_on and fails(scan, fail_on, accept) else 0
 
 
-def _scan(settings: Settings, image: Image, found: Inventory, said: Sequence[Path], *, only_fixed: bool) -> Scan:
+def judge(
+    settings: Settings, image: Image, found: Inventory, said: Sequence[Path] = (), *, only_fixed: bool = False
+) -> Scan:
+    """Return what the advisories of the settings know of the packages `found` in `image`.
+
+    `said` are VEX documents and ignore files.
+
+    Raises:
+        NotFoundError: there is no index of advisories.
+    """
     from computeops.check import scan as scanning
     from computeops.check import vex
     from computeops.check.advisories.lookup import Index

@@ -76,6 +76,19 @@ class Keyring:
         self._keep(key)
         return key
 
+    def restore(self, name: str, data: bytes) -> Key:
+        """Keep a key of our own that was made elsewhere; `data` is the file `secret` of a keyring.
+
+        Raises:
+            UsageError: `name` cannot be used.
+            ConflictError: there is a key of this name.
+            FormatError: `data` has not both secret halves.
+        """
+        self._free(name)
+        key = Key.read_secret(name, data)
+        self._keep(key)
+        return key
+
     def names(self) -> Sequence[str]:
         """Return the names of all keys, sorted.
 

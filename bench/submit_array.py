@@ -1,6 +1,6 @@
-"""A 10,000-task array, submit to accepted: `computeops submit` beside bare `sbatch --array`; and its states in one poll.
+"""A 10,000-task array, submit to accepted: `computeops submit` beside bare `sbatch --array`; its states in one poll.
 
-The Slurm is a real one on this machine, started and ended here; its jobs need more memory than it has, so none starts.
+The Slurm is a real one on this machine, started and ended here; its jobs may begin tomorrow, so none starts.
 """
 
 import argparse

@@ -239,7 +239,8 @@ def test_a_job_that_slurm_ended_and_forgot_is_never_a_success(user: User) -> Non
     user.until(job, states={"running"})
     native = (user.folder(job) / "native").read_text()
     subprocess.run(user.scientist.argv(["scancel", native]), env=user.env(), check=True)
-    assert user.until(job)[0]["state"] == "cancelled"
+    (seen,) = user.until(job)
+    assert seen["state"] == "cancelled", seen
     (user.folder(job) / "native").write_text("4999999")  # as if Slurm had forgotten it
     assert user.jobs(job)[0]["state"] == "cancelled"
     (user.folder(job) / "ended.json").unlink()

@@ -38,6 +38,8 @@ def text(record: Record, *, number: str = "", launcher: Sequence[str] = (), guar
         *_files(record),
         f"cd {shlex.quote(job.cwd)} || co_end {_CANNOT_START} {_CANNOT_START}",
         *_command([*launcher, *job.command], job.seconds, job.retries),
+        # Who ended the program is perhaps about to end this script too, and knows better why.
+        "case $co_code in 130 | 137 | 143) sleep 1 ;; esac",
         'co_end "$co_code" "$co_code"',
     ]
     return "\n".join(parts) + "\n"

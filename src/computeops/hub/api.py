@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from computeops import __version__
 from computeops.errors import ComputeOpsError, UsageError
-from computeops.hub import contents, details, search, terms
+from computeops.hub import contents, details, manage, search, terms
 from computeops.hub.commands import commands
 from computeops.hub.contents import File
 from computeops.hub.details import Details
@@ -225,6 +225,7 @@ def openapi() -> dict[str, Any]:
         _parameter("arch", "OCI architecture; without it, amd64 where there is one."),
     ]
     release_parameters[0]["description"] = "`collection/name`."
+    managed = manage.paths(schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "ComputeOps hub", "version": __version__, "description": __doc__},
@@ -233,6 +234,7 @@ def openapi() -> dict[str, Any]:
             "/api/v1/releases/{repository}": {
                 "get": _operation("release", "One release with all that is known of it.", release_parameters, "Release")
             },
+            **managed,
         },
         "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
         "security": [{}, {"token": []}],

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from starlette.types import Receive, Scope, Send
 
 from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
-from computeops.hub import catalogue, lists, manifests, receive, sifs
+from computeops.hub import catalogue, lists, manifests, names, receive, sifs, webhooks
 from computeops.hub.auth import challenge
 from computeops.hub.blobs import Upload
 from computeops.hub.call import Call, digest_of, unsupported
@@ -23,17 +23,11 @@ from computeops.hub.state import Hub, header
 from computeops.limits import LIMITS
 from computeops.model import Digest
 
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})+")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _PATH = re.compile(r"/v2/(?P<name>.+?)/(?P<door>manifests|blobs|referrers|tags)/(?P<rest>.+)", re.DOTALL)
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/.*)?")
-_NAME_LENGTH = 255
 _UPLOADS = "uploads/"
 _PAGE = 1000
 _FILTERED = "artifactType"
-RESERVED = frozenset({"api", "assets", "auth", "imagefile", "pks", "static", "tags", "v1", "v2", "version"})
-"""First components that repositories cannot have, because the hub's own paths begin with them."""
 
 
 class Registry:
@@ -80,13 +74,13 @@ class Registry:
             return found
         if not header(call.scope, b"authorization"):
             raise self._unauthorized(call.scope, call.name)
-        raise OciError("NAME_UNKNOWN", 404, f"no repository {call.name[:_NAME_LENGTH]}")
+        raise OciError("NAME_UNKNOWN", 404, f"no repository {call.name[: names.LENGTH]}")
 
     def _require(self, call: Call, action: str) -> None:
         """Refuse a caller who may not `action`, and names that no repository can have."""
-        if not _NAME.fullmatch(call.name) or len(call.name) > _NAME_LENGTH:
+        if not names.REPOSITORY.fullmatch(call.name) or len(call.name) > names.LENGTH:
             raise OciError("NAME_INVALID", 400, "a repository is called collection/name, in lower case")
-        if call.name.partition("/")[0] in RESERVED:
+        if call.name.partition("/")[0] in names.RESERVED:
             raise OciError("NAME_INVALID", 400, f"the hub keeps the name {call.name.partition('/')[0]!r} for itself")
         caller = self._hub.caller(call.scope)
         if self._hub.admit(caller, action, call.name):
@@ -96,7 +90,7 @@ class Registry:
         raise OciError("DENIED", 403, f"{caller.name} may not {action} to {call.name}")
 
     def _unauthorized(self, scope: Scope, name: str = "", actions: str = "pull") -> OciError:
-        asked = challenge(self._hub.url(scope), name if _NAME.fullmatch(name) else "", actions)
+        asked = challenge(self._hub.url(scope), name if names.REPOSITORY.fullmatch(name) else "", actions)
         return OciError("UNAUTHORIZED", 401, "a token is needed", headers={"WWW-Authenticate": asked})
 
     # manifests
@@ -145,8 +139,8 @@ class Registry:
             expected = Digest.parse(call.rest) if ":" in call.rest else None
         except FormatError as error:
             raise OciError("DIGEST_INVALID", 400, error.message) from error
-        names = tuple(call.query("tag")) if expected else (call.rest,)
-        if not all(_TAG.fullmatch(name) for name in names):
+        tagged = tuple(call.query("tag")) if expected else (call.rest,)
+        if not all(names.TAG.fullmatch(name) for name in tagged):
             raise OciError("MANIFEST_INVALID", 400, "a tag has 1 to 128 letters, digits, _ . and -")
         try:
             body = await receive.whole(call.receive, LIMITS.manifest_bytes)
@@ -156,19 +150,20 @@ class Registry:
         if expected not in {None, digest}:
             raise OciError("DIGEST_INVALID", 400, f"the manifest is {digest}, not {expected}")
         manifest = Manifest.read(body, digest, header(call.scope, b"content-type"))
-        repository = await to_thread(self._store, call.name, manifest, names)
+        repository = await to_thread(self._store, call.name, manifest, tagged)
         headers = {"location": f"/v2/{call.name}/manifests/{digest}", "docker-content-digest": str(digest)}
         if manifest.subject:
             headers["oci-subject"] = manifest.subject
-        if expected and names:
-            headers["oci-tag"] = ", ".join(names)
-        for name in names or ("",):
+        if expected and tagged:
+            headers["oci-tag"] = ", ".join(tagged)
+        for name in tagged or ("",):
             await to_thread(catalogue.manifest_pushed, self._hub, repository, str(digest), name)
+            await to_thread(webhooks.announce, self._hub, repository, str(digest), name)
         await call.answer(201, headers)
 
-    def _store(self, name: str, manifest: Manifest, names: tuple[str, ...]) -> Repository:
+    def _store(self, name: str, manifest: Manifest, tagged: tuple[str, ...]) -> Repository:
         repository = self._hub.database.create_repository(name)
-        manifests.put(self._hub.database, repository, manifest, names)
+        manifests.put(self._hub.database, repository, manifest, tagged)
         return repository
 
     async def _delete_manifest(self, call: Call) -> None:

@@ -120,6 +120,12 @@ def require(database: Database, caller: Caller, collection: str, role: str) -> N
         raise DeniedError(f"only one who is {role} of {collection} may do this", hint="ask an owner of the collection")
 
 
+def exists(database: Database, collection: str) -> bool:
+    """Return whether there is such a collection, whoever asks."""
+    with database.read() as connection:
+        return _exists(connection, collection)
+
+
 def is_public(database: Database, collection: str) -> bool:
     """Return whether everybody sees the collection."""
     with database.read() as connection:

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any
 
 from computeops.errors import ConflictError, FormatError, NotFoundError, StorageError, UsageError
-from computeops.hub import catalogue, manifests, sifs
+from computeops.hub import catalogue, manifests, sifs, webhooks
 from computeops.hub.blobs import Upload
 from computeops.hub.db import Repository
 from computeops.hub.making import CONFIG, EMPTY
@@ -120,6 +120,7 @@ def _push(hub: Hub, repository: Repository, data: bytes, tag: str) -> None:
     manifest = Manifest.read(data, Digest.of(data), "")
     manifests.put(hub.database, repository, manifest, (tag,) if tag else ())
     catalogue.manifest_pushed(hub, repository, str(manifest.digest), tag)
+    webhooks.announce(hub, repository, str(manifest.digest), tag)
 
 
 def _index(hub: Hub, repository: Repository, tag: str, file: SifFile, new: bytes) -> bytes:

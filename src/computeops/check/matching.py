@@ -5,8 +5,9 @@ the advisories name those. A package of a language is judged by its language, un
 its files: then the distribution has repaired it under a version of its own.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from computeops.check.advisories import cvss
 from computeops.check.advisories.ecosystem import by_binary_name, name_of, of_kind, of_system
@@ -18,7 +19,9 @@ from computeops.check.inventory import Inventory, Package
 from computeops.check.versions import deb, rpm
 
 _DISTRIBUTION_KINDS = frozenset({"deb", "rpm", "apk"})
-_KERNEL = frozenset({"linux", "kernel", "linux-lts"})
+_KERNEL = re.compile(
+    r"linux|kernel|kernel-rt|linux-(?:lts|edge|rt|virt|headers|signed|hwe|aws|azure|gcp|kvm|oracle|\d).*"
+)
 _KERNEL_REASON = "headers of a kernel: a container runs the kernel of its host"
 _QUIET_STATES = {
     State.NOT_AFFECTED: "not affected, says the distribution",
@@ -47,7 +50,7 @@ class Matcher:
         self._covered: dict[str, bool] = {}
         self._notices: dict[int, Notice] = {}
         self._facts: dict[tuple[str, ...], Facts] = {}
-        self._answers: dict[tuple[Question, bool], Sequence[tuple[Hit, Notice]]] = {}
+        self._answers: dict[tuple[Question, bool, str], Sequence[Finding]] = {}
         self._numbers: dict[tuple[str, str], int | None] = {}
 
     def covered(self, package: Package) -> str:
@@ -89,79 +92,75 @@ class Matcher:
 
     def findings(self, package: Package) -> Iterator[Finding]:
         """Yield what is wrong with a package; also what is said not to be wrong with it, as suppressed."""
+        found: dict[str, Finding] = {}
         for question in self.questions(package):
-            number = self._number(question.ecosystem, question.name)
-            if number is None:
-                continue
-            hits = self._hits(number, question, package)
-            for vulnerability, said in self._grouped(hits).items():
-                yield from self._finding(package, question, vulnerability, said, number)
+            for one in self._answer(question, package):
+                known = found.setdefault(one.id, one)
+                if known is not one and one.fixed and not known.fixed:
+                    found[one.id] = replace(known, fixed=one.fixed, state=one.state, note=one.note)
+        yield from (replace(one, package=package) for one in found.values())
 
-    def _hits(self, number: int, question: Question, package: Package) -> Sequence[tuple[Hit, Notice]]:
-        fits = _fitting(package)
-        asked = (question, package.kind == "rpm" and rpm.modular(package.version))
+    def _answer(self, question: Question, package: Package) -> Sequence[Finding]:
+        """Return what a question finds; packages of one source share the answer."""
+        asked = (question, rpm.modular(package.version), package.module)
         if asked not in self._answers:
-            key = key_function(question.ecosystem)(question.version)
-            found = (hit for hit in self._index.hits(number, key) if fits(hit))
-            self._answers[asked] = [(hit, self._notice(hit.advisory)) for hit in found]
+            self._answers[asked] = list(self._asked(question, package))
         return self._answers[asked]
+
+    def _asked(self, question: Question, package: Package) -> Iterator[Finding]:
+        number = self._number(question.ecosystem, question.name)
+        if number is None:
+            return
+        key, fits = key_function(question.ecosystem)(question.version), _fitting(package)
+        hits = [(hit, self._notice(hit.advisory)) for hit in self._index.hits(number, key) if fits(hit)]
+        for vulnerability, said in _grouped(hits).items():
+            if decisive := self._decisive(said, vulnerability, number):
+                yield self._finding(package, question, vulnerability, decisive)
 
     def _notice(self, advisory: int) -> Notice:
         if advisory not in self._notices:
             self._notices[advisory] = self._index.notice(advisory)
         return self._notices[advisory]
 
-    def _grouped(self, hits: Sequence[tuple[Hit, Notice]]) -> Mapping[str, Sequence[tuple[Hit, Notice]]]:
-        """Return the hits by vulnerability; records whose names of it overlap are about one."""
-        groups: dict[str, list[tuple[Hit, Notice]]] = {}
-        chosen: dict[str, str] = {}
-        for hit, notice in sorted(hits, key=lambda one: one[1].vulnerabilities):
-            for vulnerability in notice.vulnerabilities:
-                names = [vulnerability, *notice.aliases] if len(notice.vulnerabilities) == 1 else [vulnerability]
-                group = next((chosen[name] for name in names if name in chosen), vulnerability)
-                chosen.update(dict.fromkeys(names, group))
-                groups.setdefault(group, []).append((hit, notice))
-        return groups
-
     def _finding(
-        self, package: Package, question: Question, vulnerability: str, said: Sequence[tuple[Hit, Notice]], number: int
-    ) -> Iterator[Finding]:
-        said = self._decisive(said, vulnerability, number)
-        if not said:
-            return
-        names = tuple(dict.fromkeys([vulnerability, *(name for _, notice in said for name in notice.aliases)]))
-        if names not in self._facts:
-            self._facts[names] = self._index.facts(names)
-        facts, key = self._facts[names], key_function(question.ecosystem)
+        self, package: Package, question: Question, vulnerability: str, said: Sequence[tuple[Hit, Notice]]
+    ) -> Finding:
+        names = dict.fromkeys([vulnerability, *(name for _, notice in said for name in notice.aliases)])
+        if not vulnerability.startswith("CVE-") and (better := self._index.cve(names)):
+            names = dict.fromkeys([better, *names])
+        id_, *aliases = names
+        facts, key = self._known(tuple(names)), key_function(question.ecosystem)
         severity, score, vector, source = _severity(said, facts)
         fixes = [hit.fixed for hit, _ in said if hit.fixed]
         states = [hit.state for hit, _ in said]
-        state = State.AFFECTED if fixes and State.NOT_AFFECTED not in states else max(states)
-        best = max(
-            (notice for _, notice in said), key=lambda one: (len(one.summary) > 0, len(one.vulnerabilities) == 1)
-        )
+        pro = question.ecosystem.startswith("Ubuntu:Pro") and fixes
         finding = Finding(
-            id=vulnerability,
+            id=id_,
             package=package,
             ecosystem=question.ecosystem,
             asked_name=question.name,
             asked_version=question.version,
             advisories=tuple(sorted({notice.id for _, notice in said})),
-            aliases=names[1:],
+            aliases=tuple(aliases),
             severity=severity,
             severity_source=source,
             score=score,
             vector=vector,
             # Of several updates about one vulnerability only the last repaired all of it.
             fixed=max(fixes, key=key) if fixes else "",
-            state=state,
+            state=State.AFFECTED if fixes else max(states),
             exploited=facts.exploited,
             likely=facts.likely,
             confidence=question.confidence,
-            summary=best.summary,
-            note="the fix is in Ubuntu Pro" if question.ecosystem.startswith("Ubuntu:Pro") and fixes else "",
+            summary=_summary([notice for _, notice in said]),
+            note="the fix is in Ubuntu Pro" if pro else "",
         )
-        yield _judged(finding, states)
+        return _judged(finding, states)
+
+    def _known(self, names: tuple[str, ...]) -> Facts:
+        if names not in self._facts:
+            self._facts[names] = self._index.facts(names)
+        return self._facts[names]
 
     def _decisive(
         self, said: Sequence[tuple[Hit, Notice]], vulnerability: str, number: int
@@ -182,17 +181,42 @@ class Matcher:
         return () if len(direct) in {0, len(said)} and any(settling) else said
 
 
+def _grouped(hits: Sequence[tuple[Hit, Notice]]) -> Mapping[str, Sequence[tuple[Hit, Notice]]]:
+    """Return the hits by vulnerability; records whose names of it overlap are about one."""
+    groups: dict[str, list[tuple[Hit, Notice]]] = {}
+    chosen: dict[str, str] = {}
+    for hit, notice in sorted(hits, key=lambda one: one[1].vulnerabilities):
+        for vulnerability in notice.vulnerabilities:
+            names = [vulnerability, *notice.aliases] if len(notice.vulnerabilities) == 1 else [vulnerability]
+            group = next((chosen[name] for name in names if name in chosen), vulnerability)
+            chosen.update(dict.fromkeys(names, group))
+            groups.setdefault(group, []).append((hit, notice))
+    return groups
+
+
+def _summary(said: Sequence[Notice]) -> str:
+    """Return what one of the records says in a line, best one that is about this vulnerability alone."""
+    written = [one for one in said if one.summary]
+    return min(written, key=lambda one: len(one.vulnerabilities)).summary if written else ""
+
+
 def _is_direct(name: str) -> bool:
     """Return whether a record of this name is what a vendor says of one vulnerability, not a notice of an update."""
     return name.startswith(_VENDOR_PREFIXES)
 
 
 def _fitting(package: Package) -> Callable[[Hit], bool]:
-    """Return whether a record can be about a package: those of a module only about others of it."""
+    """Return whether a record can be about a package: those of a module only about others of it, and of its stream."""
     if package.kind != "rpm":
         return lambda _: True
-    modular = rpm.modular(package.version)
-    return lambda hit: not hit.fixed or rpm.modular(hit.fixed) == modular
+    modular, stream = rpm.modular(package.version), f"{package.module}:"
+
+    def fits(hit: Hit) -> bool:
+        if hit.fixed and rpm.modular(hit.fixed) != modular:
+            return False
+        return not (hit.module and package.module) or stream.startswith(f"{hit.module}:")
+
+    return fits
 
 
 def _severity(said: Sequence[tuple[Hit, Notice]], facts: Facts) -> tuple[str, float | None, str, str]:
@@ -218,6 +242,7 @@ def _severity(said: Sequence[tuple[Hit, Notice]], facts: Facts) -> tuple[str, fl
 def _judged(finding: Finding, states: Sequence[State]) -> Finding:
     if finding.state in _QUIET_STATES and all(one in _QUIET_STATES for one in states):
         return finding.without(_QUIET_STATES[finding.state], "advisory")
-    if finding.asked_name in _KERNEL and finding.package.kind in _DISTRIBUTION_KINDS:
+    source = finding.package.source or finding.asked_name
+    if finding.package.kind in _DISTRIBUTION_KINDS and _KERNEL.fullmatch(source):
         return finding.without(_KERNEL_REASON, "rule", "vulnerable_code_not_present")
     return finding

@@ -144,6 +144,19 @@ class Index:
         several, others = tuple(json.loads(vulnerabilities)), tuple(json.loads(aliases))
         return Notice(name, feed, modified, summary, several, others, severity, score, vector)
 
+    def cve(self, names: Iterable[str]) -> str:
+        """Return the CVE that other records give as a name of the vulnerability with one of these `names`, or ""."""
+        for name in names:
+            rows = self._database.execute(
+                "SELECT vulnerabilities FROM alias JOIN advisory ON advisory.id = alias.advisory WHERE alias.name = ?",
+                (name,),
+            )
+            for (listed,) in rows:
+                found: list[str] = json.loads(listed)
+                if len(found) == 1 and found[0].startswith("CVE-"):
+                    return found[0]
+        return ""
+
     def facts(self, names: Iterable[str]) -> Facts:
         """Return what is known of a vulnerability under any of its `names`."""
         found = Facts()

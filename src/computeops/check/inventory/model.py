@@ -54,6 +54,8 @@ class Package:
     """SPDX expression; what SPDX has no name for is a LicenseRef. Empty: the package does not say it by machine."""
     owner: str = ""
     """purl of the distribution's package that `place` belongs to, for a package of another kind."""
+    module: str = ""
+    """The stream of a module that an rpm belongs to, `nodejs:12:8020020200326104117:4cda2c84`."""
 
 
 @dataclass(frozen=True, slots=True)

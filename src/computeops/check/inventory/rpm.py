@@ -19,6 +19,7 @@ from computeops.check.inventory.rpm_header import (
     DIRNAMES,
     EPOCH,
     LICENSE,
+    MODULE,
     NAME,
     RELEASE,
     SOURCE,
@@ -34,6 +35,8 @@ _WAL = "-wal"
 _PATHS = frozenset(f"{folder}/{name}" for folder in _FOLDERS for name in (*_DATABASES, _DATABASES[0] + _WAL))
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+._-]*")
 _PART = re.compile(r"[!-,.-~]{1,256}")  # printable, and no hyphen: it separates version and release
+_MODULE = re.compile(r"[\w.+-]+:[\w.+-]+(?::[\w.+-]*)*", re.ASCII)
+_LONGEST_MODULE = 256
 _SIGNING_KEY = "gpg-pubkey"
 
 
@@ -89,7 +92,12 @@ def _package(header: Header, system: System, place: str) -> Package:
         source or name,
         prefix + (source_version or whole),
         expression(header.text(LICENSE)),
+        module=_module(header.text(MODULE)),
     )
+
+
+def _module(label: str) -> str:
+    return label if len(label) <= _LONGEST_MODULE and _MODULE.fullmatch(label) else ""
 
 
 def _source(file: str) -> tuple[str, str]:

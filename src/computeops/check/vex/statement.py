@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, unquote
 
+from computeops.check.advisories.ecosystem import name_of
 from computeops.check.inventory import Package
 
 _PURL = re.compile(r"pkg:/*([A-Za-z][A-Za-z0-9.+-]*)/([^@?#]+)(?:@([^?#]*))?(?:\?([^#]*))?(?:#.*)?")
@@ -47,7 +48,7 @@ class Purl:
         if not self.source:
             # rpm keeps the epoch in a qualifier, and Python's names have many spellings.
             names.add((own.name, own.version))
-        wanted = self.name.replace("_", "-").lower() if self.kind == "pypi" else self.name
+        wanted = name_of("PyPI", self.name) if self.kind == "pypi" else self.name
         return any(name == wanted and self.version in {"", version} for name, version in names)
 
 

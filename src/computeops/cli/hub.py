@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from computeops.cli import hub_accounts
 from computeops.errors import CHECK_FAILED
 
 _DATA = click.option(
@@ -18,6 +19,17 @@ _DATA = click.option(
 @click.group()
 def hub_command() -> None:
     """Serve releases to others: an OCI registry, a Library API for Apptainer and a portal in one process."""
+
+
+for _command in (
+    hub_accounts.audit_command,
+    hub_accounts.member_command,
+    hub_accounts.publisher_command,
+    hub_accounts.token_command,
+    hub_accounts.user_command,
+    hub_accounts.webhook_command,
+):
+    hub_command.add_command(_command)
 
 
 @hub_command.command("serve")
@@ -34,27 +46,13 @@ def serve_command(
 
     Example: computeops hub serve --data /srv/hub --port 8080
     """
+    from computeops.config import environment
+    from computeops.hub import settings
     from computeops.hub.serve import Place, serve
 
+    chosen, secrets = settings.load(data / settings.FILE_NAME, environment())
     place = Place(host=host, port=port, external=external_url, certificate=tls_cert, key=tls_key)
-    serve(data, place, ready=click.echo)
-
-
-@hub_command.command("token")
-@_DATA
-@click.option("--name", required=True, help="Who will use it.")
-@click.option("--scope", "scopes", multiple=True, required=True, help="pull:, push: or delete: and *, bio/* or bio/x.")
-@click.option("--days", default=365, show_default=True, type=int, help="How long it is valid.")
-def token_command(data: Path, name: str, scopes: Sequence[str], days: int) -> None:
-    """Print a new token; it is shown this once.
-
-    Example: computeops hub token --data /srv/hub --name ada --scope push:bio/samtools
-    """
-    from computeops.hub.auth import Scope
-    from computeops.hub.state import Hub
-
-    parsed = [Scope.parse(text) for text in scopes]
-    click.echo(Hub.open(data).auth.issue(name, parsed, days=days))
+    serve(data, place, settings=chosen, secrets=secrets, ready=click.echo)
 
 
 @hub_command.command("collection")

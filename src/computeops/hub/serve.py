@@ -12,9 +12,11 @@ from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
+from starlette.types import ASGIApp
 
 from computeops.errors import StorageError, UsageError
 from computeops.hub.app import create_app
+from computeops.hub.settings import Secrets, Settings
 
 _BACKLOG = 1024
 _EXTERNAL = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?")
@@ -65,7 +67,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def serve(data: Path, place: Place, *, ready: Callable[[str], None]) -> None:
+def serve(
+    data: Path,
+    place: Place,
+    *,
+    settings: Settings | None = None,
+    secrets: Secrets | None = None,
+    ready: Callable[[str], None],
+) -> None:
     """Serve the hub in `data` until SIGTERM or SIGINT; call `ready` with its address once it accepts connections.
 
     Raises:
@@ -74,7 +83,8 @@ def serve(data: Path, place: Place, *, ready: Callable[[str], None]) -> None:
     """
     place.check()
     with _reserved(place) as held:
-        asyncio.run(_serve(data, place, held.getsockname()[1], ready))
+        app = create_app(data, base=place.external, settings=settings, secrets=secrets)
+        asyncio.run(_serve(app, place, held.getsockname()[1], ready))
 
 
 def _reserved(place: Place) -> socket.socket:
@@ -97,9 +107,9 @@ def _reserved(place: Place) -> socket.socket:
     return held
 
 
-async def _serve(data: Path, place: Place, port: int, ready: Callable[[str], None]) -> None:
+async def _serve(app: ASGIApp, place: Place, port: int, ready: Callable[[str], None]) -> None:
     server = Server(
-        target=create_app(data, base=place.external),
+        target=app,
         address=place.host,
         port=port,
         interface=Interfaces.ASGI,

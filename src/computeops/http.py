@@ -108,8 +108,16 @@ class Stream:
 class Session:
     """Connections that are kept and re-used; a context manager. Not for several threads at once."""
 
-    def __init__(self, *, seconds: float = LIMITS.http_seconds, pause: float = PAUSE) -> None:
+    def __init__(
+        self,
+        *,
+        seconds: float = LIMITS.http_seconds,
+        pause: float = PAUSE,
+        hosts: frozenset[str] | None = None,
+    ) -> None:
+        """`hosts`: the only ones (`host` or `host:port`) that requests and redirects may go to; None: any."""
         self._seconds = seconds
+        self._hosts = hosts
         self._pause = pause
         self._client: httpx2.Client | None = None
 
@@ -189,6 +197,8 @@ class Session:
 
         if origin(url)[0] not in {"http", "https"}:
             raise UsageError(f"not an http or https address: {shown(url)}")
+        if self._hosts is not None and urlsplit(url).netloc.lower() not in self._hosts:
+            raise NetworkError(f"led to {shown(url)}, where this may not go")
         attempts = _ATTEMPTS if method in _SAFE else 1
         for attempt in range(1, attempts + 1):
             try:

@@ -79,6 +79,8 @@ class Limits:
     """Manifests that refer to one image: its SIF, recipe, sources and evidence."""
     evidence_total_bytes: int = 1 * GIB
     """All evidence of one image."""
+    listed_names: int = 1_000_000
+    """Repositories of a registry, or tags of one of them."""
     search_chars: int = 256
     """What people type into a search."""
     page_rows: int = 100

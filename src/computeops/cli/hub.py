@@ -1,11 +1,14 @@
-"""The verbs of a hub: serve, token."""
+"""The verbs of a hub: serve, token, collection, reindex; those of who looks after it are in `hub_care`."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from computeops.cli import hub_accounts
+from computeops.cli import hub_accounts, hub_care
+from computeops.cli.output import Progress, emit, json_option
+from computeops.config import Settings
 from computeops.errors import CHECK_FAILED
 
 _DATA = click.option(
@@ -28,6 +31,7 @@ for _command in (
     hub_accounts.token_command,
     hub_accounts.user_command,
     hub_accounts.webhook_command,
+    *hub_care.COMMANDS,
 ):
     hub_command.add_command(_command)
 
@@ -58,9 +62,10 @@ def serve_command(
 @hub_command.command("collection")
 @_DATA
 @click.argument("name")
-@click.option("--private/--public", required=True, help="Who may see it: those with a token for it, or everybody.")
-def collection_command(data: Path, name: str, *, private: bool) -> None:
-    """Make the collection NAME private or public, also before anything is in it; it holds at once.
+@click.option("--private/--public", default=None, help="Who may see it: those with a token for it, or everybody.")
+@click.option("--quota", default="", help="How much it may hold: 500G, 2T, or none.")
+def collection_command(data: Path, name: str, quota: str, *, private: bool | None) -> None:
+    """Make the collection NAME private or public, or bound it, also before anything is in it; it holds at once.
 
     Example: computeops hub collection --data /srv/hub --private embargo
     """
@@ -88,3 +93,46 @@ def reindex_command(data: Path) -> None:
     for fault in done.faults:
         click.echo(f"not used: {fault}", err=True)
     raise SystemExit(CHECK_FAILED if done.faults else 0)
+
+
+@hub_command.command("mirror")
+@click.argument("source")
+@_DATA
+@click.option("--collection", "collections", multiple=True, help="Only this one and those below it; may be repeated.")
+@click.option("--repository", "repositories", multiple=True, help="Only this one, though SOURCE may not list it.")
+@click.option("--into", default="", help="Collection of this hub below which all is put.")
+@json_option
+@click.pass_obj
+def mirror_command(
+    settings: Settings,
+    source: str,
+    data: Path,
+    collections: Sequence[str],
+    repositories: Sequence[str],
+    into: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Copy what SOURCE, a hub or any OCI registry, has and this hub has not: images, recipes, sources, evidence.
+
+    Nothing is deleted or overwritten here. The hub may go on serving meanwhile. Run it again to go on after an
+    interruption, and to bring the copy up to date.
+
+    Example: computeops hub mirror hub.example.org --collection bio --data /srv/hub
+    """
+    from computeops.cli.store import registry
+    from computeops.hub.mirror import Wanted, mirror
+    from computeops.hub.state import Hub
+
+    wanted = Wanted(collections=collections, repositories=repositories, into=into)
+    progress = Progress()
+    with registry(settings, source) as there:
+        done = mirror(Hub.open(data), there, wanted, told=progress)
+    progress.done()
+    said = asdict(done)
+    copied = ", ".join(f"{count} {what}" for what, count in said["copied"].items())
+    emit(said, f"{done.repositories} repositories looked at; copied {copied}", as_json=as_json)
+    for fault in done.faults:
+        click.echo(f"not copied: {fault}", err=True)
+    raise SystemExit(CHECK_FAILED if done.faults else 0)
+

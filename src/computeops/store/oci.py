@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from computeops import http
 from computeops.errors import ConflictError, FormatError, LimitError, LoginError, NetworkError, NotFoundError
@@ -88,12 +88,17 @@ class Registry:
         *,
         login: Login | None = None,
         pause: float = http.PAUSE,
+        hosts: frozenset[str] | None = None,
     ) -> None:
-        """Raise UsageError if `hub` is no address. `login` is used in place of what `credentials` know."""
+        """Raise UsageError if `hub` is no address. `login` is used in place of what `credentials` know.
+
+        `hosts`: where else, besides the registry itself, it may send us; None: wherever it likes.
+        """
         self.base = base_url(hub)
         self.login = login or (credentials.login(hub) if credentials else None)
         self._tokens = Tokens(self.base, self.login)
         self._pause = pause
+        self._hosts = None if hosts is None else hosts | {urlsplit(self.base).netloc}
         self._own = threading.local()
         self._sessions: list[Session] = []
 
@@ -112,7 +117,7 @@ class Registry:
     def session(self) -> Session:
         """The connections of this thread."""
         if not hasattr(self._own, "session"):
-            self._own.session = Session(pause=self._pause)
+            self._own.session = Session(pause=self._pause, hosts=self._hosts)
             self._sessions.append(self._own.session)
         session: Session = self._own.session
         return session
@@ -219,7 +224,7 @@ class Registry:
             found += _descriptors(answer.expect(200).body)
             if len(found) > LIMITS.referrers:
                 break
-            following = _next_page(answer)
+            following = next_page(answer)
             if not following:
                 return found
             url = following
@@ -356,8 +361,12 @@ def _descriptors(index: bytes) -> list[Descriptor]:
     return [Descriptor.read(one) for one in listed]
 
 
-def _next_page(answer: Answer) -> str:
-    """Return the address of the next page (RFC 8288 `Link`), or "". Only on the same registry."""
+def next_page(answer: Answer) -> str:
+    """Return the address of the next page (RFC 8288 `Link`), or "".
+
+    Raises:
+        NetworkError: it is on another host.
+    """
     link = answer.headers.get("link", "")
     if 'rel="next"' not in link and "rel=next" not in link:
         return ""

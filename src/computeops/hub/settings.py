@@ -1,4 +1,4 @@
-"""The settings of a hub: `hub.toml` in its folder, or the file that `--config` names. A hub without one works.
+"""The settings of a hub: `hub.toml` in its folder (a link to a file elsewhere will do). A hub without one works.
 
 The structs below are the documentation of the file. An unknown key is an error; a secret is never in the file itself,
 but in a file that only its owner can read, or in a variable of the environment.
@@ -81,8 +81,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     webhooks_to_private_addresses: bool = False
     """Whether webhooks may go to machines of the own network. Off: only to public addresses."""
     database: Line = ""
-    """Where the index is: `postgresql://USER@HOST/NAME`, with the password in `~/.pgpass`; default: SQLite in the folder
-    of the hub."""
+    """Where the index is: `postgresql://USER@HOST/NAME`, with the password in `~/.pgpass`; default: SQLite in the
+    folder of the hub."""
     storage: Line = ""
     """Where the content is: `s3://BUCKET/PREFIX`, `gs://...` or `az://...`; default: the folder of the hub."""
     storage_options: dict[str, Line] = {}
@@ -120,13 +120,13 @@ class Secrets:
 DEFAULT = Settings()
 
 
-def load(file: Path, environ: Mapping[str, str], *, must_exist: bool = False) -> tuple[Settings, Secrets]:
+def load(file: Path, environ: Mapping[str, str]) -> tuple[Settings, Secrets]:
     """Read the settings in `file`, and the secrets that they name; without the file, the defaults.
 
     Raises:
         UsageError: a key is unknown, a value is wrong, or a secret is missing or readable by others.
     """
-    if not must_exist and not file.exists():
+    if not file.exists():
         return DEFAULT, Secrets()
     try:
         with file.open("rb") as stream:

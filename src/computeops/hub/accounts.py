@@ -230,7 +230,7 @@ def revoke(database: Database, token: int, *, person: int | None = None, collect
     Raises:
         NotFoundError: there is none.
     """
-    here = tokens.c.id == token
+    here = (tokens.c.id == token) & (tokens.c.kind != BROWSER)
     for column, value in ((tokens.c.person, person), (tokens.c.collection, collection)):
         here = here if value is None else here & (column == value)
     with database.write() as connection:

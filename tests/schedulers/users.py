@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from computeops.image import convert, oci
@@ -21,7 +20,7 @@ ENDED = {"succeeded", "failed", "timeout", "cancelled", "lost", "held"}
 class User(Launcher):
     """A user of one scheduler, whose home is on a file system that its machines share."""
 
-    def __init__(self, home: Path, scheduler: str, daemons: Daemons | None) -> None:
+    def __init__(self, home: Path, scheduler: str, daemons: Any) -> None:
         super().__init__(Scientist(home))
         self.scheduler, self.daemons = scheduler, daemons
         self.image = _shell(home)
@@ -74,7 +73,7 @@ def _shell(home: Path) -> Path:
 
 
 @contextlib.contextmanager
-def using(scheduler: str, module: ModuleType | None) -> Iterator[User]:
+def using(scheduler: str, module: Any) -> Iterator[User]:
     """A user of a scheduler that is started for them, and ended."""
     daemons = module.up() if module else None
     try:

@@ -174,6 +174,7 @@ def jobs_command(settings: Settings, ids: Sequence[str], *, everything: bool, as
     jobs = run.Records(settings.job_records)
     chosen = [jobs.get(one) for one in ids] if ids else jobs.all(since=0 if everything else time.time() - _WEEK)
     found = run.look(chosen)
+    chosen = [one if one.native else jobs.get(one.id) for one in chosen]  # their names may have been learnt just now
     data = [_facts(one, run.summary(found[one.id]), found[one.id] if ids else {}) for one in chosen]
     rows = [_row(one, run.summary(found[one.id])) for one in chosen]
     text = table(["ID", "NAME", "ON", "STATE", "CODE", "TASKS", "SUBMITTED", ""], rows)

@@ -24,19 +24,12 @@ INHERITED = (
 )
 """What a job finds set beside the variables that were named: nothing else of the submitter's environment reaches it."""
 OURS = "COMPUTEOPS_"
-OUR_SETTINGS = ("COMPUTEOPS_CACHE", "COMPUTEOPS_CONFIG", "COMPUTEOPS_ENGINE", "COMPUTEOPS_KEYS", "COMPUTEOPS_POLICY")
-"""Those of our own variables that matter to a job that is started, for schedulers that want each one named."""
 
 
 def environment(environ: Mapping[str, str], values: Mapping[str, str], passes: Sequence[str] = ()) -> dict[str, str]:
     """Return the environment of a submission: what jobs inherit, what the command needs, and `values`."""
     kept = {name: value for name, value in environ.items() if name in INHERITED or name.startswith((OURS, *passes))}
     return kept | dict(values)
-
-
-def named(names: Sequence[str]) -> list[str]:
-    """Return the names of all variables that a job gets, for schedulers that want each one named."""
-    return [*INHERITED, *(one for one in OUR_SETTINGS if one not in names), *names]
 
 
 def submit(record: Record, plan: Plan, env: Mapping[str, str]) -> str:

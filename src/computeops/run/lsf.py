@@ -15,7 +15,7 @@ from computeops.run.model import SINGLE, Phase, Plan, Record, Seen, State
 SHOWS_ENV = False
 _PASSES = ("LSF_", "LSB_DEFAULT", "EGO_")
 _ACCEPTED = re.compile(r"Job <(\d+)> is submitted")
-_INDEX = re.compile(r"\[(\d+)\]$")
+_NUMBER = re.compile(r"(\d+)(?:\[(\d+)\])?")
 _LABEL = re.compile(r"\[.*\]$")
 # https://www.ibm.com/docs/en/spectrum-lsf/10.1.0?topic=bjobs-description, STAT
 _PHASES = {
@@ -102,11 +102,12 @@ def states(records: Sequence[Record]) -> Mapping[str, Seen]:
     found: dict[str, tuple[str, dict[int, State]]] = {}
     try:
         for one in json.loads(handover.ask(["bjobs", "-a", "-json", "-o", fields], fine=(0, 255)))["RECORDS"]:
+            match = _NUMBER.fullmatch(one["JOBID"])
             name = _LABEL.sub("", one.get("JOB_NAME", ""))
-            record = by_native.get(one["JOBID"]) or by_label.get(name)
-            if record is not None:
-                number = int(one.get("JOBINDEX") or 0) if record.job.array else SINGLE
-                found.setdefault(record.id, (one["JOBID"], {}))[1][number] = _state(one)
+            record = match and (by_native.get(match[1]) or by_label.get(name))
+            if match and record:
+                number = int(match[2] or one.get("JOBINDEX") or SINGLE) if record.job.array else SINGLE
+                found.setdefault(record.id, (match[1], {}))[1][number] = _state(one)
     except (ValueError, KeyError, TypeError) as error:
         raise SchedulerError(f"bjobs answered with something else than its jobs: {error!r}") from error
     return {key: Seen(native, tasks) for key, (native, tasks) in found.items()}

@@ -11,11 +11,11 @@ from typing import Protocol, Self
 from computeops.errors import UsageError
 from computeops.limits import LIMITS
 
-_ARRAY = re.compile(r"(?:(\d+)-)?(\d+)(?:%(\d+))?")
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
-_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?")
+_ARRAY = re.compile(r"(?:(\d+)-)?(\d+)(?:%(\d+))?", re.ASCII)
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE | re.ASCII)
+_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SPAN = re.compile(r"(\d+)([smhd])")
+_SPAN = re.compile(r"(\d+)([smhd])", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SINGLE = 0
 """The number of the only task of a job that is no array."""
@@ -275,4 +275,4 @@ def seconds(text: str) -> int:
 
 
 def _spans(text: str) -> bool:
-    return re.fullmatch(rf"(?:{_SPAN.pattern})+", text) is not None
+    return re.fullmatch(rf"(?:{_SPAN.pattern})+", text, re.ASCII) is not None

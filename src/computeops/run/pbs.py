@@ -46,7 +46,7 @@ def script(record: Record, after: Sequence[Record]) -> Plan:
     launcher = ["mpirun", "-n", str(job.tasks)] if job.tasks > 1 else []
     text = body.text(record, number="$PBS_ARRAY_INDEX", launcher=launcher)
     words = ["qsub", "-N", record.label, "-S", "/bin/sh", "-j", "oe", "-o", f"{record.folder}/logs/scheduler.log"]
-    words += ["-v", ",".join(handover.named(job.env)), "-l", f"select={_chunks(record)}"]
+    words += ["-V", "-l", f"select={_chunks(record)}"]
     words += ["-l", f"walltime={clock(job.seconds)}"] if job.seconds else []
     if job.array:
         words += ["-J", f"{job.array.first}-{job.array.last}" + (f"%{job.array.at_once}" if job.array.at_once else "")]

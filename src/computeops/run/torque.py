@@ -41,9 +41,8 @@ def script(record: Record, after: Sequence[Record]) -> Plan:
     launcher = ["mpirun", "-n", str(job.tasks)] if job.tasks > 1 else []
     text = body.text(record, number="$PBS_ARRAYID", launcher=launcher)
     words = ["qsub", "-N", _label(record), "-S", "/bin/sh", "-j", "oe", "-o", f"{record.folder}/logs/scheduler.log"]
-    words += ["-v", ",".join(handover.named(job.env))]
     gpus = f":gpus={job.gpus}" if job.gpus else ""
-    words += ["-l", f"nodes={job.nodes}:ppn={-(-job.tasks // job.nodes) * job.cpus}{gpus}"]
+    words += ["-V", "-l", f"nodes={job.nodes}:ppn={-(-job.tasks // job.nodes) * job.cpus}{gpus}"]
     words += ["-l", f"mem={job.memory * job.nodes}mb"] if job.memory else []
     words += ["-l", f"walltime={pbs.clock(job.seconds)}"] if job.seconds else []
     if job.array:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from computeops import plugins, proc
-from computeops.engine import machine, trees
-from computeops.engine.model import ACTIONS, Bind, Engine, Plan, Prepared, Request
+from computeops.engine import demands, machine, trees
+from computeops.engine.model import ABILITIES, ACTIONS, Bind, Engine, Plan, Prepared, Request
 from computeops.errors import EngineError, UsageError
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "working",
 ]
 
-BUILT_IN = ("native", "apptainer", "bubblewrap")
+BUILT_IN = ("native", "apptainer", "bubblewrap", "charliecloud", "podman", "singularity")
 """The order in which they are tried: the fastest start first."""
 CACHE_BYTES = 20 * 1024**3
 """What the trees in a cache may take on the disk."""
@@ -80,9 +80,12 @@ def choose(name: str = "", *, request: Request | None = None, image: Path | None
         load(name)
         return name
     reasons = {}
-    for one in BUILT_IN:
+    order = BUILT_IN
+    if request and request.gpu != "none":  # drivers are a craft of their own: an engine that knows them comes first
+        order = tuple(sorted(BUILT_IN, key=lambda one: not load(one).BRINGS_GPUS))
+    for one in order:
         engine = load(one)
-        why = (engine.lacks(request) if request else "") or _unfit(engine, image, cache) or _works(one, engine, cache)
+        why = (_lacks(engine, request) if request else "") or _unfit(engine, image, cache) or _works(one, engine, cache)
         if not why:
             return one
         reasons[one] = why
@@ -109,6 +112,11 @@ def _works(name: str, engine: Engine, cache: Path) -> str:
         seen.parent.mkdir(parents=True, exist_ok=True)
         seen.touch()
     return ""
+
+
+def _lacks(engine: Engine, request: Request) -> str:
+    """Return "" if `engine` can do what `request` asks, else what it cannot."""
+    return ", ".join(f"no {ABILITIES[word]}" for word in sorted(request.asks - engine.CAN))
 
 
 def _unfit(engine: Engine, image: Path | None, cache: Path) -> str:
@@ -144,14 +152,14 @@ def plan(
         FormatError, StorageError, MissingProgramError: the image could not be prepared.
     """
     _check(request)
+    request = replace(request, gpu=machine.gpu(request.gpu), mpi=machine.mpi(request.mpi, environ))
     name = choose(engine, request=request, image=image, cache=cache)
     chosen = load(name)
-    if why := chosen.lacks(request):
-        raise EngineError(
-            f"engine {name} cannot do this: {why}", hint="leave the engine to computeops, or name another"
-        )
-    if request.x11:
-        request = replace(request, binds=(*machine.display(environ), *request.binds))
+    if why := _lacks(chosen, request):
+        able = [one for one in names() if not _lacks(load(one), request)]
+        raise EngineError(f"engine {name} cannot do this: {why}", hint=f"these can: {', '.join(able) or 'none'}")
+    demands.check(image, request, cache)
+    request = machine.with_files(request, environ, gpus=not chosen.BRINGS_GPUS)
     as_it_is = "sif" in chosen.TAKES and trees.is_sif(image)
     prepared = Prepared(image, image.absolute()) if as_it_is else trees.prepare(image, cache, cache_bytes)
     argv, env = chosen.argv(prepared, request, environ)

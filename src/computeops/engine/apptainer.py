@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from computeops import proc
-from computeops.engine.machine import gpu
-from computeops.engine.model import Bind, Prepared, Request
+from computeops.engine.model import ABILITIES, Bind, Prepared, Request
 
 TAKES = frozenset({"sif", "tree"})
+CAN = frozenset(ABILITIES)
+BRINGS_GPUS = True
 _PROGRAMS = ("apptainer", "singularity")
 _SYS_RESOURCE = 1 << 24
 """CAP_SYS_RESOURCE in a mask of capabilities (linux/capability.h)."""
@@ -27,11 +28,6 @@ def available() -> str:
     return "" if any(proc.find(name) for name in _PROGRAMS) else "neither apptainer nor singularity is installed"
 
 
-def lacks(_request: Request) -> str:
-    """Return "": it can do all that a request asks."""
-    return ""
-
-
 def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """Return the command; variables go by the environment, where other users of the machine do not see them.
 
@@ -39,18 +35,25 @@ def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple
         MissingProgramError: it is not installed.
     """
     program = next((name for name in _PROGRAMS if proc.find(name)), None) or proc.need("apptainer")
-    command = [program, "--quiet", request.action]
+    return command(program, image, request, environ)
+
+
+def command(
+    program: str, image: Prepared, request: Request, environ: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the command of `program`, Apptainer or SingularityCE: they understand the same options."""
+    words = [program, "--quiet", request.action]
     if os.geteuid() == 0 and not _may_take_all_capabilities():
-        command.append("--userns")
-    command += ["--contain"] if request.isolated else []
-    command += [] if request.home else ["--no-home"]
-    command += ["--home", home] if (home := _other_home(request, environ)) else []
-    command += ["--pwd", request.cwd] if request.cwd else []
-    command += _GPU_OPTION[gpu(request.gpu)]
+        words.append("--userns")
+    words += ["--contain"] if request.isolated else []
+    words += [] if request.home else ["--no-home"]
+    words += ["--home", home] if (home := _other_home(request, environ)) else []
+    words += ["--pwd", request.cwd] if request.cwd else []
+    words += _GPU_OPTION[request.gpu]
     for bind in request.binds:
-        command += ["--mount", _mount(bind)]
+        words += ["--mount", _mount(bind)]
     prefix = program.upper()
-    return [*command, str(image.path), *request.argv], {
+    return [*words, str(image.path), *request.argv], {
         **environ,
         **{f"{prefix}ENV_{name}": _EVALUATED.sub(r"\\\g<0>", value) for name, value in request.env.items()},
     }

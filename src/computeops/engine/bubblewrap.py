@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 from computeops import proc
 from computeops.engine import inside, machine, mounts
-from computeops.engine.model import Prepared, Request
+from computeops.engine.model import ABILITIES, Prepared, Request
 
 TAKES = frozenset({"tree"})
+CAN = frozenset(ABILITIES)
+BRINGS_GPUS = False
 _OPTIONS = ("--unshare-user", "--cap-drop", "ALL", "--die-with-parent")
 """Root too gets a namespace of its own: the program must not have the powers of the machine's root."""
 
@@ -20,11 +22,6 @@ def available() -> str:
         return "bwrap is not installed"
     done = proc.capture(["bwrap", *_OPTIONS, "--ro-bind", "/", "/", "true"])
     return "" if done.returncode == 0 else done.stderr.decode(errors="replace").strip() or machine.namespaces()
-
-
-def lacks(request: Request) -> str:
-    """Return "" unless `request` needs a GPU."""
-    return "it does not bring GPUs into the container" if machine.gpu(request.gpu) != "none" else ""
 
 
 def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from computeops.engine.gpu import LIBRARIES
 from computeops.engine.model import Prepared, Request
 from computeops.engine.mounts import resolved
 from computeops.errors import EngineError
@@ -32,7 +33,7 @@ def command(image: Prepared, request: Request, environ: Mapping[str, str]) -> tu
     root = image.path
     inherited = {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
     names = {"APPTAINER_CONTAINER": str(image.image), "APPTAINER_NAME": image.image.name}
-    env = {**inherited, **names, "PATH": _PATH}
+    env = {**inherited, **names, "PATH": _PATH, "LD_LIBRARY_PATH": LIBRARIES}
     if not _has(root, "/bin/sh"):
         return _program(root, request), {**env, **_exported(root), **request.env}
     aside = {f"{_ASIDE}{name}": value for name, value in request.env.items()}

@@ -1,13 +1,22 @@
 """What a start needs to know of this machine, read from files in microseconds: GPUs, the display, namespaces, disks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from computeops.engine.model import Bind
+from computeops.engine.model import Bind, Request
 
 _NVIDIA, _AMD = Path("/proc/driver/nvidia/version"), Path("/dev/kfd")
 _X11_SOCKETS = Path("/tmp/.X11-unix")  # noqa: S108  where X servers listen, on every system
 _NETWORK_FILESYSTEMS = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "afs", "orangefs", "pvfs", "panfs")
+
+
+_RANK_FOLDERS = ("PMIX_SYSTEM_TMPDIR", "SLURM_PMIX_TMPDIR", "PALS_SPOOL_DIR", "OMPI_MCA_orte_local_daemon_uri")
+_RANK_FILES = ("/dev/shm", "/var/spool/slurmd", "/run/munge", "/etc/libibverbs.d", "/run/nscd")  # noqa: S108
+_NODE_COUNTS = ("SLURM_JOB_NUM_NODES", "SLURM_NNODES", "OMPI_MCA_orte_num_nodes", "PALS_NODES")
+_FAST = {"InfiniBand": "infiniband/uverbs*", "Slingshot": "cxi*", "Omni-Path": "hfi1*"}
+_TCP = {"UCX_TLS": "tcp", "FI_PROVIDER": "tcp", "OMPI_MCA_btl": "tcp", "OMPI_MCA_pml": "ob1"}
+"""What, set so, keeps an MPI off the fast network."""
 
 
 def gpu(wanted: str) -> str:
@@ -15,6 +24,43 @@ def gpu(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     return "nvidia" if _NVIDIA.exists() else "amd" if _AMD.exists() else "none"
+
+
+def mpi(wanted: str, environ: Mapping[str, str]) -> str:
+    """Return how this process was started as a rank of an MPI program: `pmix`, `pmi` or `none`; for `none`, `none`."""
+    if wanted != "auto":
+        return wanted
+    if "PMIX_RANK" in environ:
+        return "pmix"
+    return "pmi" if "PMI_RANK" in environ or "PMI_FD" in environ else "none"
+
+
+def with_files(request: Request, environ: Mapping[str, str], *, gpus: bool) -> Request:
+    """Return `request` with the binds of what its display and MPI need of this machine, and with `gpus` its GPUs."""
+    wanted = [*(display(environ) if request.x11 else []), *(ranks(environ) if request.mpi != "none" else [])]
+    if gpus and request.gpu != "none":
+        from computeops.engine import gpu
+
+        wanted += gpu.files(request.gpu)
+    shown = {bind.target for bind in request.binds}
+    return replace(request, binds=(*(bind for bind in wanted if bind.target not in shown), *request.binds))
+
+
+def ranks(environ: Mapping[str, str]) -> list[Bind]:
+    """Return the files through which a rank finds its server and the other ranks, and the devices of fast networks."""
+    servers = {path for name, path in environ.items() if name in _RANK_FOLDERS or name.startswith("PMIX_SERVER_TMPDIR")}
+    places = [*(Path(one) for one in sorted(servers) if one.startswith("/")), *map(Path, _RANK_FILES)]
+    return [Bind(one, str(one)) for one in places if one.exists()]
+
+
+def slow_network(environ: Mapping[str, str]) -> str:
+    """Return a warning if ranks on several machines would talk by TCP though this one has a fast network; else ""."""
+    several = any(environ.get(name, "1") not in {"", "0", "1"} for name in _NODE_COUNTS)
+    fast = [name for name, device in _FAST.items() if any(Path("/dev").glob(device))]
+    if not several or not fast:
+        return ""
+    forced = [f"{name}={value}" for name, tcp in _TCP.items() if (value := environ.get(name, "")) and tcp in value]
+    return f"this machine has {fast[0]}, but {forced[0]} makes the ranks talk by TCP" if forced else ""
 
 
 def display(environ: Mapping[str, str]) -> list[Bind]:

@@ -9,6 +9,16 @@ from typing import Protocol, Self
 from computeops.errors import UsageError
 
 ACTIONS = ("run", "exec", "shell")
+ABILITIES = {
+    "isolated": "a container with a /tmp, /dev and home of its own",
+    "no-home": "a container without the home folder",
+    "read-only binds": "binds that cannot be written",
+    "gpu nvidia": "NVIDIA GPUs",
+    "gpu amd": "AMD GPUs",
+    "mpi": "ranks of an MPI that the machine starts",
+    "x11": "windows on this machine's display",
+}
+"""What a request may ask for beyond the program itself: the word in `Engine.CAN`, and how people say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +67,24 @@ class Request:
     x11: bool = False
     """Whether the program opens windows on this machine's display."""
     mpi: str = "none"
+    """`auto`, `none`, or how this process was started as a rank: `pmi`, `pmix`."""
     isolated: bool = False
     """Whether the container has /tmp, /dev and a home of its own."""
     home: bool = True
     """Whether the container sees the user's home."""
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """The abilities that an engine must have for this; `gpu` and `mpi` are not `auto` any more."""
+        wanted = {
+            "isolated": self.isolated,
+            "no-home": not self.home,
+            "read-only binds": any(bind.read_only for bind in self.binds),
+            f"gpu {self.gpu}": self.gpu not in {"none", "auto"},
+            "mpi": self.mpi not in {"none", "auto"},
+            "x11": self.x11,
+        }
+        return frozenset(word for word, asked in wanted.items() if asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +113,13 @@ class Engine(Protocol):
 
     TAKES: frozenset[str]
     """Forms it starts from: `tree` (a folder) and perhaps `sif`."""
+    CAN: frozenset[str]
+    """What it can do of `ABILITIES`."""
+    BRINGS_GPUS: bool
+    """Whether it finds devices and drivers itself; else they are among the binds."""
 
     def available(self) -> str:
         """Return "" if it works on this machine for this user, else why not."""
-        ...
-
-    def lacks(self, request: Request) -> str:
-        """Return "" if it can do what `request` asks, else what it cannot."""
         ...
 
     def argv(self, image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:

@@ -83,14 +83,28 @@ def options(image: Prepared, request: Request, environ: Mapping[str, str]) -> li
 
 def _shared(home: str) -> Iterator[_Mount]:
     """Yield what a container sees of this machine, as under Apptainer."""
-    for path in ("/dev", "/proc", "/sys"):
+    for path in ("/dev", "/proc", "/sys", *folders(home)):
         yield _mount(Bind(Path(path), path))
-    folders = [*(path for path in _SCRATCH if os.path.isdir(path)), *([home] if home else [])]
+
+
+def visible(request: Request, environ: Mapping[str, str]) -> tuple[list[str], str]:
+    """Return the folders of the user that a container sees, and the one of them to start in ("" for none).
+
+    For engines that lay them in themselves.
+    """
+    home = _home(environ) if request.home else ""
+    shown = [] if request.isolated else folders(home)
     here = _here()
-    if here and here not in _OF_THE_SYSTEM and not any(_inside(here, one) for one in (*folders, "/dev", "/proc")):
-        folders.append(here)
-    for path in folders:
-        yield _mount(Bind(Path(path), path))
+    return shown, next((one for one in (here, home) if one and any(_inside(one, above) for above in shown)), "")
+
+
+def folders(home: str) -> list[str]:
+    """Return scratch, `home` and the current folder, as far as they are there and nobody else's."""
+    found = [*(path for path in _SCRATCH if os.path.isdir(path)), *([home] if home else [])]
+    here = _here()
+    if here and here not in _OF_THE_SYSTEM and not any(_inside(here, one) for one in (*found, "/dev", "/proc")):
+        found.append(here)
+    return found
 
 
 def _isolated(home: str) -> Iterator[_Mount]:

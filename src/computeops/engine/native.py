@@ -9,9 +9,11 @@ from pathlib import Path
 
 from computeops import proc
 from computeops.engine import inside, machine, mounts
-from computeops.engine.model import Prepared, Request
+from computeops.engine.model import ABILITIES, Prepared, Request
 
 TAKES = frozenset({"tree"})
+CAN = frozenset(ABILITIES)
+BRINGS_GPUS = False
 ENTER = Path(__file__).with_name("enter.py")
 
 
@@ -21,11 +23,6 @@ def available() -> str:
         return why
     done = proc.capture([*_prefix(), "--ro-bind", "/", "/", "--", "true"])
     return "" if done.returncode == 0 else done.stderr.decode(errors="replace").strip().removeprefix("error: ")
-
-
-def lacks(request: Request) -> str:
-    """Return "" unless `request` needs a GPU."""
-    return "it does not bring GPUs into the container" if machine.gpu(request.gpu) != "none" else ""
 
 
 def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:

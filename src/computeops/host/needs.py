@@ -7,7 +7,9 @@ from typing import Self
 
 CPU = "org.computeops.cpu"
 """Label: the CPU, in archspec's words, that the variant was built for."""
-_GPU, _DRIVER = "org.computeops.requires.gpu", "org.computeops.requires.driver"
+DRIVER = "org.computeops.requires.driver"
+"""Label: the range of versions of the GPU's driver."""
+_GPU = "org.computeops.requires.gpu"
 _MPI, _X11 = "org.computeops.requires.mpi", "org.computeops.requires.x11"
 _ABI_NOTE = re.compile(rb"\x04\0\0\0\x10\0\0\0\x01\0\0\0GNU\0\0\0\0\0(.{12})", re.DOTALL)
 """NT_GNU_ABI_TAG of a little-endian C library (elf.h): after the system, 0 for Linux, the oldest kernel it runs on."""
@@ -17,7 +19,7 @@ _VERSION = re.compile(r"\d+(?:\.\d+){0,3}")
 
 def labels(*, cpu: str = "", gpu: str = "", driver: str = "", mpi: str = "", x11: bool = False) -> dict[str, str]:
     """Return the labels that say what an image needs; what is empty is not said."""
-    said = {CPU: cpu, _GPU: gpu, _DRIVER: driver, _MPI: mpi, _X11: "true" if x11 else ""}
+    said = {CPU: cpu, _GPU: gpu, DRIVER: driver, _MPI: mpi, _X11: "true" if x11 else ""}
     return {name: value for name, value in said.items() if value}
 
 
@@ -52,7 +54,7 @@ class Needs:
             arch=arch,
             cpu=labels.get(CPU, ""),
             gpu=gpu,
-            driver=labels.get(_DRIVER, ""),
+            driver=labels.get(DRIVER, ""),
             cuda=cuda if gpu in {"", "nvidia"} and _VERSION.fullmatch(cuda) else "",
             mpi=labels.get(_MPI, ""),
             x11=labels.get(_X11, "") == "true",

@@ -80,8 +80,13 @@ def _driver(needs: Needs, host: Host) -> Finding:
     has = host.amd_driver if amd else host.nvidia_driver
     if not has:
         return Finding("driver", False, needs.driver, "none", "ask for a machine with a GPU")
-    holds = None if not _version(has) else _holds(needs.driver, has)
-    return Finding("driver", holds, needs.driver, has, "the site must update the GPU driver; take an older release")
+    return Finding(
+        "driver",
+        holds(needs.driver, has),
+        needs.driver,
+        has,
+        "the site must update the GPU driver; take an older release",
+    )
 
 
 def _cuda(wanted: str, host: Host) -> Finding:
@@ -102,15 +107,20 @@ def _mpi(wanted: str, host: Host) -> Finding:
         return Finding("mpi", False, wanted, shown, hint)
     if name in {"openmpi", ""}:
         known = [one for one in same if one.version]
-        fits = any(_holds(wanted, one.version) for one in known) or (None if len(known) < len(same) else False)
+        fits = any(holds(wanted, one.version) for one in known) or (None if len(known) < len(same) else False)
     else:  # the versions of its family are of other products
         fits = True if not _CLAUSE.search(wanted) else None
     return Finding("mpi", fits, wanted, shown, hint)
 
 
-def _holds(constraint: str, version: str) -> bool:
-    """Whether `version` satisfies every clause; it is compared as far as the clause goes: 4.1.6 is ==4.1."""
+def holds(constraint: str, version: str) -> bool | None:
+    """Whether `version` satisfies every clause; it is compared as far as the clause goes: 4.1.6 is ==4.1.
+
+    None: `version` has no numbers, so nobody can tell.
+    """
     has = _version(version)
+    if not has:
+        return None
     for sign, text in _CLAUSE.findall(constraint):
         wanted = _version(text)
         if not _OPERATORS[sign](has[: len(wanted)] + (0,) * (len(wanted) - len(has)), wanted):

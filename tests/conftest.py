@@ -19,6 +19,7 @@ PROGRAMS = {
     "bubblewrap": ["bwrap"],
     "browser": ["chromium", "chromedriver"],
     "buildah": ["buildah"],
+    "gitlab_ci_local": ["gitlab-ci-local", "git"],
     "gridengine": ["/usr/lib/gridengine/sge_qmaster", "qsub"],
     "htcondor": ["condor_master", "condor_submit"],
     "mmdebstrap": ["mmdebstrap"],
@@ -42,6 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     CHOSEN.update(database=config.getoption("--hub-database"), storage=config.getoption("--hub-storage"))
+    if CHOSEN["database"] == "postgresql":  # a pool of connections that a test leaves open says so
+        config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -9,7 +9,7 @@ import click
 from computeops.cli import hub_accounts, hub_care
 from computeops.cli.output import Progress, emit, json_option
 from computeops.config import Settings
-from computeops.errors import CHECK_FAILED
+from computeops.errors import CHECK_FAILED, UsageError
 
 _DATA = click.option(
     "--data",
@@ -43,17 +43,26 @@ for _command in (
 @click.option("--external-url", default="", help="https:// address of the proxy in front, as users type it.")
 @click.option("--tls-cert", type=click.Path(path_type=Path, exists=True), help="Certificate chain in PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="Its private key in PEM.")
+@click.option(
+    "--log",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of standard error; json has a line for each request too.",
+)
 def serve_command(
-    data: Path, host: str, port: int, external_url: str, tls_cert: Path | None, tls_key: Path | None
+    data: Path, host: str, port: int, external_url: str, tls_cert: Path | None, tls_key: Path | None, form: str
 ) -> None:
     """Serve the hub in the folder --data until it is told to stop.
 
     Example: computeops hub serve --data /srv/hub --port 8080
     """
     from computeops.config import environment
-    from computeops.hub import settings
+    from computeops.hub import logs, settings
     from computeops.hub.serve import Place, serve
 
+    logs.begin(form)
     chosen, secrets = settings.load(data / settings.FILE_NAME, environment())
     place = Place(host=host, port=port, external=external_url, certificate=tls_cert, key=tls_key)
     serve(data, place, settings=chosen, secrets=secrets, ready=click.echo)
@@ -71,7 +80,13 @@ def collection_command(data: Path, name: str, quota: str, *, private: bool | Non
     """
     from computeops.hub.state import Hub
 
-    Hub.open(data).set_public(name, public=not private)
+    if private is None and not quota:
+        raise UsageError("nothing to do", hint="give --private, --public or --quota")
+    hub = Hub.open(data)
+    if private is not None:
+        hub.set_public(name, public=not private)
+    if quota:
+        hub.set_quota(name, hub_care.size(quota))
 
 
 @hub_command.command("reindex")
@@ -135,4 +150,3 @@ def mirror_command(
     for fault in done.faults:
         click.echo(f"not copied: {fault}", err=True)
     raise SystemExit(CHECK_FAILED if done.faults else 0)
-

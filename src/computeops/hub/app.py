@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from computeops.errors import ComputeOpsError, NotFoundError, StorageError, UsageError
 from computeops.hub import audit, browser
 from computeops.hub.auth import ANYONE, Caller
+from computeops.hub.meter import Measured
 from computeops.hub.registry import Registry
 from computeops.hub.settings import Secrets, Settings
 from computeops.hub.shapes import answer
@@ -36,7 +37,7 @@ from computeops.hub.state import Hub
 from computeops.hub.webhooks import Courier
 
 _log = logging.getLogger(__name__)
-_DOORS = ("login", "publishing", "signin", "account_pages", "library", "keys", "manage", "api", "portal")
+_DOORS = ("login", "publishing", "signin", "account_pages", "library", "keys", "manage", "health", "api", "portal")
 
 
 def create_app(
@@ -44,7 +45,7 @@ def create_app(
 ) -> ASGIApp:
     """Return the hub in the folder `data` as an ASGI application. `base`: its address, where it knows it."""
     hub = Hub.open(data, base=base, settings=settings, secrets=secrets)
-    return _App(hub, Registry(hub), Router(routes(hub)))
+    return Measured(_App(hub, Registry(hub), Router(routes(hub))))
 
 
 def routes(hub: Hub) -> list[Route]:

@@ -65,6 +65,7 @@ manifests = sa.Table(
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("place", sa.BigInteger, nullable=False),  # in the order of their coming, whatever the clock says
     sa.Index("manifests_in_order", "repository", "place"),
+    sa.Index("manifests_by_digest", "digest"),
 )
 parts = sa.Table(  # what a manifest consists of: nothing of it may be deleted while it stands
     "parts",

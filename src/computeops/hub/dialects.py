@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from computeops.errors import ComputeOpsError, StorageError, UnavailableError, UsageError
 
 _FULL = ("disk is full", "disk full", "no space left")
+_DAMAGED = ("malformed", "not a database", "disk I/O error")
 _POOL = 10
 _MORE = 20
 
@@ -204,6 +205,8 @@ def told(error: sa.exc.DBAPIError) -> ComputeOpsError | sa.exc.DBAPIError:
     said = str(error.orig or error).partition("\n")[0][:300]
     if any(one in said for one in _FULL):
         return StorageError(f"the database has no room: {said}", hint="free some space on its disk")
+    if any(one in said for one in _DAMAGED):
+        return StorageError(f"the database is damaged: {said}", hint="restore a backup, or run computeops hub reindex")
     if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
         return UnavailableError(f"the database does not answer: {said}", hint="try again later")
     if isinstance(error, sa.exc.DataError):

@@ -237,7 +237,7 @@ class Library:
         repository, _ = shelf.image_of(request.path_params["image"])
         self._require(request, "push", repository)
         sent = await _json(request)
-        await to_thread(shelf.require_room, self._hub, sent.get("filesize"))
+        await to_thread(shelf.require_room, self._hub, repository, sent.get("filesize"))
         upload = await to_thread(self._hub.blobs.begin, repository)
         place = f"{self._hub.url(request.scope)}/v2/imagefile/{request.path_params['image']}/{upload.id}"
         return _data({"uploadURL": place})

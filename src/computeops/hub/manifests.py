@@ -32,7 +32,7 @@ from computeops.model import Digest
 
 IMAGES = frozenset({oci.MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"})
 INDEXES = frozenset({oci.INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"})
-_RELEASING = (oci.RECIPE_ARTIFACT, oci.EVIDENCE_ARTIFACT)
+RELEASING = (oci.RECIPE_ARTIFACT, oci.EVIDENCE_ARTIFACT)
 _FOREIGN = "nondistributable"
 
 
@@ -82,7 +82,7 @@ class Manifest:
     @property
     def releasing(self) -> bool:
         """Whether this makes a release of its subject."""
-        return bool(self.subject) and self.artifact_type in _RELEASING
+        return bool(self.subject) and self.artifact_type in RELEASING
 
 
 def _media_type(found: Mapping[str, Any], content_type: str) -> str:
@@ -132,8 +132,12 @@ def _annotations(found: Mapping[str, Any]) -> dict[str, str]:
     return annotations
 
 
-def put(database: Database, repository: Repository, manifest: Manifest, names: tuple[str, ...]) -> None:
+def put(
+    database: Database, repository: Repository, manifest: Manifest, names: tuple[str, ...], *, sparse: bool = False
+) -> None:
     """Store `manifest` and let the tags `names` point to it: all or nothing, durable when this returns.
+
+    `sparse`: what it consists of may come later.
 
     Raises:
         OciError: a part of it is not in the repository, or has another size.
@@ -144,7 +148,8 @@ def put(database: Database, repository: Repository, manifest: Manifest, names: t
     key = blob_key(manifest.digest)
     database.storage.write(key, manifest.body)  # also over the same bytes: it is young then
     with database.write(repository_lock(repository), blob_lock(digest)) as connection:
-        _require_parts(connection, repository, manifest)
+        if not sparse:
+            _require_parts(connection, repository, manifest)
         known = _place(connection, repository, digest)
         place = known or _next_place(connection, repository)
         restore(connection, repository, manifest, now, place)
@@ -233,16 +238,18 @@ def _is_release(connection: sa.Connection, repository: Repository, digest: str) 
     query = sa.select(manifests.c.digest).where(
         manifests.c.repository == repository.id,
         manifests.c.subject == digest,
-        manifests.c.artifact_type.in_(_RELEASING),
+        manifests.c.artifact_type.in_(RELEASING),
     )
     return connection.execute(query.limit(1)).first() is not None
 
 
-def untag(database: Database, repository: Repository, name: str) -> bool:
-    """Delete a tag; return whether there was one."""
+def untag(database: Database, repository: Repository, name: str, *, released: bool = True) -> bool:
+    """Delete a tag; return whether there was one. `released`: also if it is a release."""
     where = (tags.c.repository == repository.id) & (tags.c.name == name) & sa.not_(tags.c.retired)
     with database.write(repository_lock(repository)) as connection:
         old = connection.execute(sa.select(tags.c.digest).where(where)).first()
+        if old is not None and not released and _is_release(connection, repository, old.digest):
+            return False
         if old is not None:
             _untag(database, connection, repository, where, old.digest)
         return old is not None
@@ -275,7 +282,7 @@ def delete(database: Database, repository: Repository, digest: str) -> bool:
         if row is None:
             return False
         _require_unused(connection, repository, digest)
-        if row.artifact_type in _RELEASING and _tagged(connection, repository, row.subject):
+        if row.artifact_type in RELEASING and _tagged(connection, repository, row.subject):
             raise ConflictError(f"{digest} belongs to a release, of which nothing is taken away")
         tagged = (tags.c.repository == repository.id) & (tags.c.digest == digest)
         _untag(database, connection, repository, tagged, digest)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Receive, Scope, Send
 
-from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
+from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError, StorageError
 from computeops.hub import catalogue, lists, manifests, names, receive, sifs, webhooks
 from computeops.hub.auth import challenge
 from computeops.hub.blobs import Upload
@@ -18,6 +18,7 @@ from computeops.hub.call import Call, digest_of, unsupported
 from computeops.hub.db import Repository
 from computeops.hub.manifests import Manifest
 from computeops.hub.oci_error import OciError
+from computeops.hub.proxy import Proxies
 from computeops.hub.send import send_blob, send_bytes
 from computeops.hub.state import Hub, header
 from computeops.limits import LIMITS
@@ -34,7 +35,7 @@ class Registry:
     """The ASGI application under `/v2/`."""
 
     def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+        self._hub, self._proxies = hub, Proxies(hub)
         self._doors: dict[str, Callable[[Call], Awaitable[None]]] = {
             "manifests": self._manifests,
             "blobs": self._blobs,
@@ -82,6 +83,8 @@ class Registry:
             raise OciError("NAME_INVALID", 400, "a repository is called collection/name, in lower case")
         if call.name.partition("/")[0] in names.RESERVED:
             raise OciError("NAME_INVALID", 400, f"the hub keeps the name {call.name.partition('/')[0]!r} for itself")
+        if action == "push":
+            self._proxies.refuse(call.name)
         caller = self._hub.caller(call.scope)
         if self._hub.admit(caller, action, call.name):
             return
@@ -107,6 +110,7 @@ class Registry:
 
     async def _get_manifest(self, call: Call) -> None:
         """end-3."""
+        await self._proxies.manifest(call.scope, call.name, call.rest.removesuffix(sifs.SUFFIX))
         repository, reference = self._readable(call), call.rest
         database = self._hub.database
 
@@ -195,6 +199,7 @@ class Registry:
         """end-2."""
         repository, digest = self._readable(call), digest_of(call.rest)
         database = self._hub.database
+        await self._proxies.blob(call.scope, call.name, digest)
         size = database.remember(("blob", repository.id, call.rest), lambda: database.linked(repository, call.rest))
         if size is None:
             raise OciError("BLOB_UNKNOWN", 404, f"{call.name} has no blob {digest}")
@@ -225,6 +230,7 @@ class Registry:
             if await to_thread(self._mount, call, digest):
                 await call.answer(201, _blob_headers(call.name, digest))
                 return
+        await self._require_room(call)
         whole = digest_of(call.one("digest")) if call.query("digest") else None
         upload = await to_thread(self._hub.blobs.begin, call.name)
         if whole:
@@ -277,10 +283,20 @@ class Registry:
             if match is None or int(match[1]) != upload.offset:
                 state = _upload_headers(call.name, upload)
                 raise OciError("BLOB_UPLOAD_INVALID", 416, f"the next byte is {upload.offset}", headers=state)
+        await self._require_room(call, upload.offset)
         try:
             await upload.append(receive.chunks(call.receive))
         except LimitError as error:
             raise OciError("SIZE_INVALID", 413, error.message) from error
+
+    async def _require_room(self, call: Call, there: int = 0) -> None:
+        """Refuse what its collection, or the disk, has no room for, before it is sent."""
+        length = header(call.scope, b"content-length")
+        size = there + (int(length) if length.isascii() and length.isdigit() else 0)
+        try:
+            await to_thread(self._hub.require_room, call.name, size)
+        except StorageError as error:
+            raise OciError("DENIED", error.status, error.message) from error
 
     async def _finish(self, call: Call, upload: Upload, digest: Digest) -> None:
         try:
@@ -301,6 +317,7 @@ class Registry:
         if call.method not in {"GET", "HEAD"}:
             raise unsupported(call)
         digest = digest_of(call.rest)
+        await self._proxies.referrers(call.scope, call.name, digest)
         try:
             repository = self._readable(call)
         except OciError as error:

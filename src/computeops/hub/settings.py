@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from computeops.errors import UsageError, did_you_mean
+from computeops.hub import names as names_of
 from computeops.limits import LIMITS
 
 FILE_NAME = "hub.toml"
@@ -68,6 +69,25 @@ class Retention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long ago the tag must have been set."""
 
 
+class Proxy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Repositories that come from another registry when they are first asked for: a table `[[proxies]]`."""
+
+    prefix: Annotated[str, Meta(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*\Z", max_length=60)]
+    """What their names here begin with: with `dockerhub`, `dockerhub/library/debian` is `library/debian` there."""
+    registry: Line
+    """Address of the registry, as `https://registry-1.docker.io`."""
+    below: Annotated[str, Meta(pattern=r"^([a-z0-9]+([._/-][a-z0-9]+)*)?\Z", max_length=200)] = ""
+    """Only what is below this there; the prefix stands for it."""
+    hosts: tuple[Line, ...] = ()
+    """Where else the registry may send us for tokens and content: `auth.docker.io`. Nowhere, by default."""
+    public: bool = True
+    """Whether everybody may read them. Off: who has a token for them."""
+    fresh_minutes: Annotated[int, Meta(ge=0)] = 60
+    """How long a tag is good before the registry is asked again."""
+    credentials: Line = ""
+    """File with the login, as `computeops login` or `docker login` writes it; begins at the folder of the hub."""
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of a hub."""
 
@@ -96,6 +116,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     untagged_days: Annotated[int, Meta(ge=0)] = 0
     """After how many days `hub gc` deletes a manifest that no tag reaches; 0: never."""
     retention: tuple[Retention, ...] = ()
+    proxies: tuple[Proxy, ...] = ()
     providers: tuple[Provider, ...] = ()
     ci: tuple[Issuer, ...] = (
         Issuer(issuer="https://gitlab.com", kind="gitlab"),
@@ -194,6 +215,15 @@ def _faults(settings: Settings) -> Iterator[str]:
     for key in settings.storage_options:
         if any(word in key.lower() for word in ("secret", "token", "password", "access_key", "account_key")):
             yield f"storage_options: {key} is a secret: set it in the environment instead"
+    prefixes = [one.prefix for one in settings.proxies]
+    yield from (
+        f"two proxies have the prefix {name!r}" for name in sorted({p for p in prefixes if prefixes.count(p) > 1})
+    )
+    for proxy in settings.proxies:
+        if proxy.prefix in names_of.RESERVED:
+            yield f"proxies: the hub keeps the name {proxy.prefix!r} for itself"
+        if not secure(proxy.registry):
+            yield f"proxies: {proxy.prefix}: not an https address: {proxy.registry}"
     names = [one.name for one in settings.providers]
     yield from (f"two providers are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1}))
     for one in settings.providers:

@@ -4,13 +4,12 @@ import base64
 import binascii
 import contextlib
 import re
-import shutil
 from asyncio import to_thread
 from collections.abc import AsyncIterator, Iterator
 from threading import Lock
 from typing import Any
 
-from computeops.errors import ConflictError, FormatError, NotFoundError, StorageError, UsageError
+from computeops.errors import ConflictError, FormatError, NotFoundError, UsageError
 from computeops.hub import catalogue, manifests, sifs, webhooks
 from computeops.hub.blobs import Upload
 from computeops.hub.db import Repository
@@ -67,7 +66,7 @@ def has(hub: Hub, repository: str, digest: Digest) -> bool:
     return found is not None and hub.database.linked(found, str(digest)) is not None
 
 
-def require_room(hub: Hub, size: Any) -> None:
+def require_room(hub: Hub, repository: str, size: Any) -> None:
     """Refuse a file before it is sent, if it cannot be kept.
 
     Raises:
@@ -75,8 +74,7 @@ def require_room(hub: Hub, size: Any) -> None:
     """
     if not isinstance(size, int) or not 0 < size <= LIMITS.file_bytes:
         raise UsageError(f"a file has 1 to {LIMITS.file_bytes} bytes, not {str(size)[:40]}")
-    if size > shutil.disk_usage(hub.data).free:
-        raise StorageError("the hub has no room for this file", hint="ask its operator")
+    hub.require_room(repository, size)
 
 
 async def receive(hub: Hub, upload: Upload, chunks: AsyncIterator[bytes], repository: str, digest: Digest) -> None:

@@ -1,6 +1,7 @@
 """The parts of one running hub, given to every door."""
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,15 @@ class Hub:
     secrets: Secrets = field(default_factory=Secrets)
 
     @classmethod
-    def open(cls, data: Path, *, base: str = "", settings: Settings | None = None, secrets: Secrets | None = None, rebuilding: bool = False) -> Self:
+    def open(
+        cls,
+        data: Path,
+        *,
+        base: str = "",
+        settings: Settings | None = None,
+        secrets: Secrets | None = None,
+        rebuilding: bool = False,
+    ) -> Self:
         """Open the hub in the folder `data`, or begin one there; only its owner may read it.
 
         `settings`: by default what hub.toml in that folder says. `rebuilding`: the index is about to be made anew.
@@ -84,6 +93,32 @@ class Hub:
         if not _COLLECTION.fullmatch(collection):
             raise UsageError(f"not a collection: {collection!r}", hint="write it in lower case, for example bio")
         self.database.set_public(collection, public=public)
+
+    def set_quota(self, collection: str, quota: int | None) -> None:
+        """Let `collection` hold at most `quota` bytes; None: as much as there is.
+
+        Raises:
+            UsageError: no collection can be called so.
+        """
+        if not _COLLECTION.fullmatch(collection):
+            raise UsageError(f"not a collection: {collection!r}", hint="write it in lower case, for example bio")
+        self.database.set_quota(collection, quota)
+
+    def require_room(self, repository: str, size: int) -> None:
+        """Refuse `size` bytes more in `repository` before they are sent.
+
+        Raises:
+            StorageError: its collection may not hold so much, or the disk cannot.
+        """
+        left = self.database.room(repository)
+        if left is not None and (left <= 0 or left < size):
+            collection = repository.rpartition("/")[0]
+            raise StorageError(
+                f"the collection {collection} has room for {max(0, left)} bytes more",
+                hint="delete what is not needed, or ask the operator of the hub for more",
+            )
+        if not self.settings.storage and size > shutil.disk_usage(self.data).free:
+            raise StorageError("the hub has no room for this file", hint="ask its operator")
 
     def url(self, scope: Mapping[str, Any]) -> str:
         """Return the hub's address as the sender of the request with this ASGI `scope` can reach it, without a `/`."""

@@ -48,6 +48,8 @@ class Copying:
     """Name of the repository in `hub`; it is made with the first that is copied."""
     work: Path
     """A folder on the hub's disk for what is on its way."""
+    sparse: bool = False
+    """Whether manifests are stored without what they consist of, but for what the catalogue reads."""
     tally: Tally = field(default_factory=Tally)
     told: Callable[[str], None] = _ignore
     """Called with what is copied next."""
@@ -83,15 +85,28 @@ class Copying:
         if depth > _DEPTH:
             raise LimitError(f"{self.source}@{digest} is nested more than {_DEPTH} deep")
         found = self._read(digest)
-        if found.media_type in INDEXES:
-            for part in found.parts:
-                self.manifest(Digest.parse(part.digest), depth + 1)
-        else:
-            for one in _blobs(found):
-                self.blob(one)
+        self._parts(found, depth)
         if not self._has(digest):
             self._store(found)
             self.tally.manifests += 1
+        if not self.sparse:
+            self.referrers(digest, depth)
+
+    def _parts(self, found: Manifest, depth: int) -> None:
+        if found.media_type not in INDEXES:
+            for number, one in enumerate(_blobs(found)):
+                if not self.sparse or (one.size <= LIMITS.evidence_bytes and (found.releasing or number == 0)):
+                    self.blob(one)
+        elif not self.sparse:
+            for part in found.parts:
+                self.manifest(Digest.parse(part.digest), depth + 1)
+
+    def referrers(self, digest: Digest, depth: int = 0) -> None:
+        """Copy all that is about the manifest `digest`, and what is about that.
+
+        Raises:
+            FormatError, LimitError: something of it is broken or too large.
+        """
         for referrer in self.registry.referrers(self.source, digest):
             self.manifest(referrer.digest, depth + 1)
 
@@ -110,7 +125,7 @@ class Copying:
 
     def _store(self, found: Manifest, name: str = "") -> None:
         repository = self._repository()
-        manifests.put(self.hub.database, repository, found, (name,) if name else ())
+        manifests.put(self.hub.database, repository, found, (name,) if name else (), sparse=self.sparse)
         catalogue.manifest_pushed(self.hub, repository, str(found.digest), name)
 
     def _repository(self) -> Repository:

@@ -98,7 +98,7 @@ class Matcher:
                 known = found.setdefault(one.id, one)
                 if known is not one and one.fixed and not known.fixed:
                     found[one.id] = replace(known, fixed=one.fixed, state=one.state, note=one.note)
-        yield from (replace(one, package=package) for one in found.values())
+        yield from (one if one.package is package else replace(one, package=package) for one in found.values())
 
     def _answer(self, question: Question, package: Package) -> Sequence[Finding]:
         """Return what a question finds; packages of one source share the answer."""
@@ -114,7 +114,9 @@ class Matcher:
         key, fits = key_function(question.ecosystem)(question.version), _fitting(package)
         hits = [(hit, self._notice(hit.advisory)) for hit in self._index.hits(number, key) if fits(hit)]
         for vulnerability, said in _grouped(hits).items():
-            if decisive := self._decisive(said, vulnerability, number):
+            # Only distributions say the same twice, of a vulnerability and of an update.
+            decisive = self._decisive(said, vulnerability, number) if package.kind in _DISTRIBUTION_KINDS else said
+            if decisive:
                 yield self._finding(package, question, vulnerability, decisive)
 
     def _notice(self, advisory: int) -> Notice:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from computeops.check.advisories.index import SCHEMA, Feed, feeds
 from computeops.check.advisories.model import State
@@ -82,6 +82,13 @@ class Index:
             self._database.close()
             raise FormatError(f"{path} is an index of another version", hint=_HINT)
         self.path = path
+        self._names = dict(self._database.execute("SELECT id, name FROM feed").fetchall())
+        # Most names are in neither table; where a table is empty it is not asked at all.
+        self._asked = {table: self._any(table) for table in ("exploited", "likely")}
+
+    def _any(self, table: Literal["exploited", "likely"]) -> bool:
+        asked = {"exploited": "SELECT 1 FROM exploited LIMIT 1", "likely": "SELECT 1 FROM likely LIMIT 1"}
+        return self._database.execute(asked[table]).fetchone() is not None
 
     def __enter__(self) -> Self:
         return self
@@ -136,13 +143,13 @@ class Index:
     def notice(self, advisory: int) -> Notice:
         """Return the advisory with this number."""
         row = self._database.execute(
-            "SELECT advisory.name, feed.name, modified, summary, vulnerabilities, aliases, severity, score, vector"
-            " FROM advisory JOIN feed ON feed.id = advisory.feed WHERE advisory.id = ?",
+            "SELECT name, feed, modified, summary, vulnerabilities, aliases, severity, score, vector"
+            " FROM advisory WHERE id = ?",
             (advisory,),
         ).fetchone()
         name, feed, modified, summary, vulnerabilities, aliases, severity, score, vector = row
-        several, others = tuple(json.loads(vulnerabilities)), tuple(json.loads(aliases))
-        return Notice(name, feed, modified, summary, several, others, severity, score, vector)
+        several, others = tuple(json.loads(vulnerabilities)), () if aliases == "[]" else tuple(json.loads(aliases))
+        return Notice(name, self._names[feed], modified, summary, several, others, severity, score, vector)
 
     def cve(self, names: Iterable[str]) -> str:
         """Return the CVE that other records give as a name of the vulnerability with one of these `names`, or ""."""
@@ -159,14 +166,13 @@ class Index:
 
     def facts(self, names: Iterable[str]) -> Facts:
         """Return what is known of a vulnerability under any of its `names`."""
-        found = Facts()
+        found = _NOTHING
         for name in names:
-            found = _merged(found, self._facts(name))
+            one = self._facts(name)
+            found = one if found is _NOTHING else found if one is _NOTHING else _merged(found, one)
         return found
 
     def _facts(self, name: str) -> Facts:
-        exploited = self._database.execute("SELECT since FROM exploited WHERE name = ?", (name,)).fetchone()
-        likely = self._database.execute("SELECT score, percentile FROM likely WHERE name = ?", (name,)).fetchone()
         # An advisory about several vulnerabilities rates the worst of them: it says nothing about each.
         scored = self._database.execute(
             "SELECT score, vector, advisory.name FROM alias JOIN advisory ON advisory.id = alias.advisory"
@@ -174,7 +180,17 @@ class Index:
             " ORDER BY score DESC, advisory.name LIMIT 1",
             (name,),
         ).fetchone()
+        exploited = likely = None
+        if self._asked["exploited"]:
+            exploited = self._database.execute("SELECT since FROM exploited WHERE name = ?", (name,)).fetchone()
+        if self._asked["likely"]:
+            likely = self._database.execute("SELECT score, percentile FROM likely WHERE name = ?", (name,)).fetchone()
+        if not (scored or exploited or likely):
+            return _NOTHING
         return Facts(exploited[0] if exploited else "", *(likely or (None, None)), *(scored or (None, "", "")))
+
+
+_NOTHING = Facts()
 
 
 def _merged(first: Facts, second: Facts) -> Facts:

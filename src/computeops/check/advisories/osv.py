@@ -176,7 +176,7 @@ def _listed(listed: Sequence[str], spans: Sequence[Span], key: Callable[[str], b
 def _key_cache(ecosystem: str) -> Callable[[str], bytes]:
     # The same versions come in one advisory after the other: bounded, so that no feed fills the memory.
     make = versions.SCHEMES[scheme(ecosystem)]
-    return lru_cache(maxsize=65536)(lambda version: make(version[:_LONGEST_VERSION]))
+    return lru_cache(maxsize=16384)(lambda version: make(version[:_LONGEST_VERSION]))
 
 
 def key_function(ecosystem: str) -> Callable[[str], bytes]:

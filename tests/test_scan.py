@@ -170,6 +170,28 @@ def test_a_module_is_judged_within_its_stream(scanned: Scanned) -> None:
     assert [one.package.version for one in scan.counting] == [f"1:16.0.0-{release}"]
 
 
+def test_a_minor_release_of_its_own_is_the_measure(scanned: Scanned) -> None:
+    alma = System("almalinux", "9.2")
+    records = [
+        feeds.osv("ALSA-2026:1", "AlmaLinux:9", "curl", [{"introduced": "0"}, {"fixed": "7.76.1-23.el9_2.4"}], related=["CVE-2026-1001"]),
+        feeds.osv("ALSA-2026:2", "AlmaLinux:9", "curl", [{"introduced": "0"}, {"fixed": "7.76.1-26.el9_3.2"}], related=["CVE-2026-1001"]),
+    ]  # fmt: skip
+    versions = {
+        "7.76.1-23.el9_2.3": 1,
+        "7.76.1-23.el9_2.4": 0,
+        "7.76.1-26.el9": 1,
+        "7.76.1-26.el9_3.1": 1,
+        "7.76.1-26.el9_3.2": 0,
+    }
+    for version, count in versions.items():
+        assert len(scanned([rpm("curl", version)], {"AlmaLinux": records}, system=alma).counting) == count, version
+
+
+def test_a_package_in_the_format_of_another_distribution_is_a_gap(scanned: Scanned) -> None:
+    scan = scanned([rpm("zlib", "1-1"), deb("zlib1g", FIXED, "zlib")], {"Debian": [feeds.osv("DSA-1-1")]})
+    assert (scan.packages, [one.kind for one in scan.gaps]) == (1, ["rpm"])
+
+
 def test_python_packages_are_found_in_any_spelling(scanned: Scanned) -> None:
     record = feeds.osv("PYSEC-1", "PyPI", "zope-interface", [{"introduced": "0"}, {"fixed": "2.0"}])
     scan = scanned([pypi("Zope.Interface", "1.0.post1"), pypi("zope_interface", "2.0.0")], {"PyPI": [record]})

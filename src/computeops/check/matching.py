@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from computeops.check.advisories import cvss
-from computeops.check.advisories.ecosystem import by_binary_name, name_of, of_kind, of_system
-from computeops.check.advisories.lookup import Facts, Hit, Index, Notice
+from computeops.check.advisories.ecosystem import by_binary_name, name_of, of_kind, of_system, scheme
+from computeops.check.advisories.lookup import Facts, Hit, Index, Notice, Said
 from computeops.check.advisories.model import State
 from computeops.check.advisories.osv import key_function
 from computeops.check.findings import Confidence, Finding, rank
@@ -55,12 +55,18 @@ class Matcher:
 
     def covered(self, package: Package) -> str:
         """Return "" if somebody publishes advisories about packages like this and we have them, else what lacks."""
-        wanted = self._system if package.kind in _DISTRIBUTION_KINDS else (of_kind(package.kind),)
-        if not any(wanted):
+        wanted = self._ecosystems(package)
+        if not wanted:
             return "nobody publishes advisories for it that are read here"
         if not any(self._covers(one) for one in wanted):
             return f"the index has no advisories for {wanted[0]}"
         return ""
+
+    def _ecosystems(self, package: Package) -> Sequence[str]:
+        """Return who judges packages like this: of a distribution only those in its own format."""
+        if package.kind in _DISTRIBUTION_KINDS:
+            return [one for one in self._system if scheme(one).startswith(package.kind)]
+        return [one for one in (of_kind(package.kind),) if one]
 
     def _covers(self, ecosystem: str) -> bool:
         if ecosystem not in self._covered:
@@ -70,14 +76,14 @@ class Matcher:
     def questions(self, package: Package) -> Iterator[Question]:
         """Yield what is to be asked about a package."""
         if package.kind not in _DISTRIBUTION_KINDS:
-            if ecosystem := of_kind(package.kind):
+            for ecosystem in self._ecosystems(package):
                 yield Question(ecosystem, name_of(ecosystem, package.name), package.version)
             return
         confidence = Confidence.PROBABLE if self._probable else Confidence.CONFIRMED
         source = (package.source or package.name, package.source_version or package.version)
         if package.kind == "deb":
             source = (source[0], deb.source_version(source[1]))
-        for ecosystem in self._system:
+        for ecosystem in self._ecosystems(package):
             named = [(package.name, package.version), source]
             if not by_binary_name(ecosystem):
                 named = [source] if package.kind != "rpm" else [source, (package.name, package.version)]
@@ -115,7 +121,10 @@ class Matcher:
         hits = [(hit, self._notice(hit.advisory)) for hit in self._index.hits(number, key) if fits(hit)]
         for vulnerability, said in _grouped(hits).items():
             # Only distributions say the same twice, of a vulnerability and of an update.
-            decisive = self._decisive(said, vulnerability, number) if package.kind in _DISTRIBUTION_KINDS else said
+            decisive = said
+            if package.kind in _DISTRIBUTION_KINDS:
+                known = list(self._index.about(number, vulnerability))
+                decisive = () if _repaired_in_stream(question.version, key, known) else _decisive(said, known)
             if decisive:
                 yield self._finding(package, question, vulnerability, decisive)
 
@@ -164,23 +173,32 @@ class Matcher:
             self._facts[names] = self._index.facts(names)
         return self._facts[names]
 
-    def _decisive(
-        self, said: Sequence[tuple[Hit, Notice]], vulnerability: str, number: int
-    ) -> Sequence[tuple[Hit, Notice]]:
-        """Return the records that decide: what the vendor says of this very vulnerability, before its notices.
 
-        A notice about several vulnerabilities may name one that does not concern this release. But where the vendor
-        knows no fix, and a notice brings one, the notice is newer.
-        """
-        direct = [one for one in said if _is_direct(one[1].id)]
-        if denied := [one for one in direct if one[0].state is State.NOT_AFFECTED]:
-            return denied
-        if any(hit.high is not None for hit, _ in direct):
-            return said
-        # What is known of other versions of this package: a fix there means that this version has it already.
-        others = [(_is_direct(name), high) for name, high in self._index.about(number, vulnerability)]
-        settling = (high is not None for is_direct, high in others if is_direct is not bool(direct))
-        return () if len(direct) in {0, len(said)} and any(settling) else said
+def _decisive(said: Sequence[tuple[Hit, Notice]], known: Sequence[Said]) -> Sequence[tuple[Hit, Notice]]:
+    """Return the records that decide: what the vendor says of this very vulnerability, before its notices.
+
+    A notice about several vulnerabilities may name one that does not concern this release. But where the vendor
+    knows no fix, and a notice brings one, the notice is newer.
+    """
+    direct = [one for one in said if _is_direct(one[1].id)]
+    if denied := [one for one in direct if one[0].state is State.NOT_AFFECTED]:
+        return denied
+    if any(hit.high is not None for hit, _ in direct):
+        return said
+    # What is known of other versions of this package: a fix there means that this version has it already.
+    settling = (one.high is not None for one in known if _is_direct(one.record) is not bool(direct))
+    return () if len(direct) in {0, len(said)} and any(settling) else said
+
+
+def _repaired_in_stream(version: str, key: bytes, known: Sequence[Said]) -> bool:
+    """Return whether the minor release that an rpm was built for (`el9_2`) has a fix, and this version has it.
+
+    The next minor release repaired the same under a higher version; that one is no measure for this.
+    """
+    stream = rpm.minor_release(version)
+    return bool(stream) and any(
+        one.high is not None and one.high <= key and rpm.minor_release(one.fixed) == stream for one in known
+    )
 
 
 def _grouped(hits: Sequence[tuple[Hit, Notice]]) -> Mapping[str, Sequence[tuple[Hit, Notice]]]:

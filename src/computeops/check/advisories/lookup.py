@@ -30,6 +30,17 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What an advisory says of a vulnerability of a package."""
+
+    record: str
+    """Name of the advisory."""
+    high: bytes | None
+    """As in `Hit`."""
+    fixed: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """What an advisory says, whichever package it is asked about."""
 
@@ -130,15 +141,15 @@ class Index:
         for advisory, fixed, state, severity, module, high in rows:
             yield Hit(advisory, fixed, State(state), severity, module, high)
 
-    def about(self, package: int, vulnerability: str) -> Iterator[tuple[str, bytes | None]]:
-        """Yield of each advisory about a vulnerability of a package the name, and the key of the fix."""
+    def about(self, package: int, vulnerability: str) -> Iterator[Said]:
+        """Yield what every advisory about a vulnerability of a package says, whichever versions it is about."""
         rows = self._database.execute(
-            "SELECT advisory.name, span.high FROM alias"
+            "SELECT advisory.name, span.high, span.fixed FROM alias"
             " JOIN span ON span.advisory = alias.advisory AND span.package = ?"
             " JOIN advisory ON advisory.id = alias.advisory WHERE alias.name = ?",
             (package, vulnerability),
         )
-        yield from rows
+        yield from (Said(*row) for row in rows)
 
     def notice(self, advisory: int) -> Notice:
         """Return the advisory with this number."""

@@ -11,6 +11,7 @@ from computeops.check.versions.number import number
 _TOKENS = re.compile(r"[0-9]+|[A-Za-z]+|[~^]")
 _TILDE, _END, _CARET, _WORD, _NUMBER = b"\x01", b"\x02", b"\x03", b"\x10", b"\x20"
 _EPOCH = re.compile(r"[0-9]*:")
+_MINOR = re.compile(r"\.el[0-9]+_[0-9]+(?![0-9])")
 _MODULE = re.compile(r"\.module(?:\+|_)el")
 
 
@@ -47,3 +48,9 @@ def text_key(text: str) -> bytes:
 def modular(version: str) -> bool:
     """Return whether `version` is of a package that belongs to a module, and so to one stream of several."""
     return _MODULE.search(version) is not None
+
+
+def minor_release(version: str) -> str:
+    """Return `.el9_2` of a version that was built for one minor release of Red Hat's kind, else ""."""
+    match = _MINOR.search(version)
+    return match[0] if match else ""

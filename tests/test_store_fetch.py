@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from computeops.check.kinds import short
+from computeops.config import EPOCH_DEFAULT
 from computeops.errors import (
     ComputeOpsError,
     ConflictError,
@@ -249,6 +251,20 @@ def put(registry: Registry, repository: str, layout: Path) -> dict[str, object]:
         push_blob(registry, repository, Digest("sha256", blob.name), blob)
     registry.push_manifest(repository, body, oci.MANIFEST)
     return oci.descriptor(oci.MANIFEST, body)
+
+
+@pytest.mark.skopeo
+def test_a_sif_that_the_hub_made_of_somebodys_layers_is_made_again_here(hub, tmp_path: Path) -> None:
+    with Registry(hub.address, login=Login(hub.token("push:*"))) as there:
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        (folder / "one").write_text("one")
+        skopeo(there, f"oci:{foreign_layout(tmp_path, [folder])}", "bio/foreign:1.0")
+        reference = Reference.parse("bio/foreign:1.0")
+        first = fetch(reference, tmp_path / "first.sif", there, epoch=EPOCH_DEFAULT)
+        with urllib.request.urlopen(f"{hub.address}/v1/imagefile/bio/foreign:1.0?arch=amd64") as made:
+            assert made.read() == (tmp_path / "first.sif").read_bytes()
+        assert fetch(reference, tmp_path / "second.sif", there, epoch=EPOCH_DEFAULT).id == first.id
 
 
 def test_an_index_is_read_by_architecture(registry: Registry, tmp_path: Path) -> None:

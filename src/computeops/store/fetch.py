@@ -82,9 +82,7 @@ def fetch(
     found = find(reference, registry, arch=arch, sif=form == ".sif")
     with _folder_beside(into) as folder:
         fetched = made = folder / into.name
-        if form == ".sif" and found.sif:
-            _fetch_sif(reference.repository, found, made, registry, progress)
-        else:
+        if form != ".sif" or not _fetch_sif(reference.repository, found, made, registry, progress):
             fetched = folder / "layers.oci" if form == ".sif" else made
             _fetch_layout(reference, found.manifest, fetched, registry, progress)
         progress("verifying")
@@ -250,10 +248,20 @@ def _signed(data: bytes, digest: Digest) -> Signed:
         raise FormatError(f"the evidence {digest} is no envelope: {error}") from error
 
 
-def _fetch_sif(repository: str, found: Found, made: Path, registry: Registry, progress: Progress) -> None:
-    assert found.sif is not None
+def _fetch_sif(repository: str, found: Found, made: Path, registry: Registry, progress: Progress) -> bool:
+    """Fetch the registry's SIF to `made`; return whether there is one that says whose encoding it is.
+
+    One that a hub made of somebody's layers is a new image, about which no evidence says anything: it is better made
+    here, of layers that are proven.
+    """
+    if not found.sif:
+        return False
     registry.blob(repository, found.sif, made, _Meter(progress, found.sif.size).part())
+    if not found.bare and convert.open_image(made).manifest is None:
+        made.unlink()
+        return False
     made.chmod(0o755)  # a SIF is a program: its first line names what runs it
+    return True
 
 
 def _fetch_layout(

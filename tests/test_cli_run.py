@@ -161,6 +161,7 @@ def test_the_setting_chooses_the_engine(built: Path, tmp_path: Path) -> None:
 def test_what_needs_a_gpu_goes_to_an_engine_that_brings_it(built: Path, tmp_path: Path) -> None:
     environ = {"XDG_CACHE_HOME": str(tmp_path)}
     assert " --nv " in computeops("exec", "--gpu", "nvidia", "--dry-run", built, "true", env=environ).stdout
-    done = computeops("exec", "--gpu", "amd", "--engine", "native", "--dry-run", built, "true", env=environ)
+    done = computeops("exec", "--gpu", "nvidia", "--engine", "charliecloud", "--dry-run", built, "true", env=environ)
     assert done.returncode == 125
-    assert "GPU" in done.stderr
+    assert "no NVIDIA GPUs" in done.stderr
+    assert "these can: native, apptainer" in done.stderr

@@ -19,6 +19,7 @@ VALUES = {
     "--engine": ("NAME", "Engine to run it with; else the first that works and fits."),
     "--env": ("NAME[=VALUE]", "Set a variable, or pass the one of this name; may be repeated."),
     "--gpu": ("auto|nvidia|amd|none", "GPUs to bring into the container."),
+    "--mpi": ("auto|none", "Whether to join the ranks of an MPI that the machine started; auto: if it did."),
 }
 """Options with a value: its form, and what it does."""
 FLAGS = {
@@ -31,6 +32,7 @@ ALIASES = {"--pwd": "--cwd", "-B": "--bind", "--mount": "--bind", "-e": "--env"}
 """Words of other engines that people have in their fingers."""
 HELP = ("--help", "-h")
 _GPUS = ("auto", "nvidia", "amd", "none")
+_MPIS = ("auto", "none")
 
 
 @dataclass(slots=True)
@@ -98,6 +100,8 @@ def request(verb: str, words: Words, environ: Mapping[str, str]) -> engine.Reque
     """
     if (gpu := words.last("--gpu", "none")) not in _GPUS:
         raise UsageError(f"--gpu {gpu!r}: it is one of {', '.join(_GPUS)}{did_you_mean(gpu, _GPUS)}")
+    if (mpi := words.last("--mpi", "auto")) not in _MPIS:
+        raise UsageError(f"--mpi {mpi!r}: it is one of {', '.join(_MPIS)}{did_you_mean(mpi, _MPIS)}")
     variables = {}
     for text in words.values.get("--env", []):
         name, equals, value = text.partition("=")
@@ -112,6 +116,7 @@ def request(verb: str, words: Words, environ: Mapping[str, str]) -> engine.Reque
         env=variables,
         cwd=cwd,
         gpu=gpu,
+        mpi=mpi,
         x11="--x11" in words.flags,
         isolated="--contain" in words.flags,
         home="--no-home" not in words.flags,
@@ -168,6 +173,8 @@ def launch(verb: str, words: Sequence[str]) -> int:
         environ=environ,
         cache_bytes=settings.cache_bytes,
     )
+    if warning := engine.warning(environ):
+        sys.stderr.write(f"warning: {warning}\n")
     if "--dry-run" not in read.flags:
         return engine.become(plan)
     sys.stdout.write(shown(plan, environ) + "\n")

@@ -80,7 +80,7 @@ def choose(name: str = "", *, request: Request | None = None, image: Path | None
         load(name)
         return name
     reasons = {}
-    order = BUILT_IN
+    order: tuple[str, ...] = BUILT_IN
     if request and request.gpu != "none":  # drivers are a craft of their own: an engine that knows them comes first
         order = tuple(sorted(BUILT_IN, key=lambda one: not load(one).BRINGS_GPUS))
     for one in order:
@@ -164,6 +164,11 @@ def plan(
     prepared = Prepared(image, image.absolute()) if as_it_is else trees.prepare(image, cache, cache_bytes)
     argv, env = chosen.argv(prepared, request, environ)
     return Plan(name, tuple(argv), env)
+
+
+def warning(environ: Mapping[str, str]) -> str:
+    """Return what a rank of an MPI program should be told before it starts slowly, or ""."""
+    return machine.slow_network(environ) if machine.mpi("auto", environ) != "none" else ""
 
 
 def become(plan: Plan) -> int:

@@ -16,8 +16,8 @@ from computeops.errors import EngineError
 TAKES = frozenset({"tree"})
 CAN = frozenset({"gpu amd", "mpi", "no-home", "x11"})
 BRINGS_GPUS = False
-_OWN = ("/dev", "/proc", "/sys", "/tmp", "/etc/hosts", "/etc/resolv.conf")  # noqa: S108
-"""What ch-run itself shows of the machine."""
+_OWN = ("/dev", "/tmp")  # noqa: S108
+"""What ch-run itself shows of the machine, of the folders that the user works in."""
 
 
 def available() -> str:
@@ -31,20 +31,21 @@ def available() -> str:
 
 
 def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Return the command; HOME, which ch-run sets anew, is set again inside.
+    """Return the command; HOME and TMPDIR, which ch-run reads and sets anew, are set again inside.
 
     Raises:
         EngineError: a bind of a file to a place that the image lacks, or a name that ch-run cannot be told.
     """
     shown, start = mounts.visible(request, environ)
-    binds = [Bind(Path(path), path) for path in shown if path not in _OWN]
+    binds = [Bind(Path(path), path) for path in shown if not path.startswith(_OWN)]
     binds += [Bind(source, target) for target, source in image.accounts.items() if source.is_file()]
-    binds += [bind for bind in request.binds if not bind.target.startswith("/dev/")]
+    binds += [bind for bind in request.binds if not bind.target.startswith("/dev/")]  # all of /dev is there
     words = ["ch-run", "--no-passwd", *(["--write-fake"] if _makes_places(image.path, binds) else [])]
     for bind in binds:
         words += ["--bind", _bind(bind)]
-    home = {"HOME": environ["HOME"]} if environ.get("HOME") else {}
-    program, env = inside.command(image, replace(request, env={**home, **request.env}), environ)
+    again = {name: environ[name] for name in ("HOME", "TMPDIR") if environ.get(name)}
+    program, env = inside.command(image, replace(request, env={**again, **request.env}), environ)
+    env.pop("TMPDIR", None)  # ch-run would show that folder as /tmp
     words += ["--cd", request.cwd or start or "/"]
     return [*words, str(image.path), "--", *program], {"USER": str(os.geteuid()), **env}
 

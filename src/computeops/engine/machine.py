@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from computeops.engine import mounts
 from computeops.engine.model import Bind, Request
 
 _NVIDIA, _AMD = Path("/proc/driver/nvidia/version"), Path("/dev/kfd")
@@ -11,6 +12,15 @@ _X11_SOCKETS = Path("/tmp/.X11-unix")  # noqa: S108  where X servers listen, on 
 _NETWORK_FILESYSTEMS = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "afs", "orangefs", "pvfs", "panfs")
 
 
+_SHARED = ("/proc", "/sys", "/tmp")  # noqa: S108
+"""What every engine shows of this machine anyway."""
+_RANK_ENV = {
+    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+    "OMPI_MCA_smsc": "^cma",
+    "UCX_POSIX_USE_PROC_LINK": "n",
+}
+"""Each rank has a user namespace of its own, in which it may not read the memory of another: ranks copy through shared
+memory then (https://github.com/openucx/ucx/issues/4224)."""
 _RANK_FOLDERS = ("PMIX_SYSTEM_TMPDIR", "SLURM_PMIX_TMPDIR", "PALS_SPOOL_DIR", "OMPI_MCA_orte_local_daemon_uri")
 _RANK_FILES = ("/dev/shm", "/var/spool/slurmd", "/run/munge", "/etc/libibverbs.d", "/run/nscd")  # noqa: S108
 _NODE_COUNTS = ("SLURM_JOB_NUM_NODES", "SLURM_NNODES", "OMPI_MCA_orte_num_nodes", "PALS_NODES")
@@ -42,8 +52,18 @@ def with_files(request: Request, environ: Mapping[str, str], *, gpus: bool) -> R
         from computeops.engine import gpu
 
         wanted += gpu.files(request.gpu)
-    shown = {bind.target for bind in request.binds}
-    return replace(request, binds=(*(bind for bind in wanted if bind.target not in shown), *request.binds))
+    shown = [] if request.isolated else [*_SHARED, *mounts.visible(request, environ)[0]]
+    named = {bind.target for bind in request.binds}
+    env = {**(_RANK_ENV if request.mpi != "none" else {}), **request.env}
+    env = {name: value for name, value in env.items() if name in request.env or name not in environ}
+    new = (
+        bind for bind in wanted if bind.target not in named and not any(_is_below(bind.target, one) for one in shown)
+    )
+    return replace(request, binds=(*new, *request.binds), env=env)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
 
 
 def ranks(environ: Mapping[str, str]) -> list[Bind]:

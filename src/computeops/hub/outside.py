@@ -46,10 +46,12 @@ def check(url: str, *, private: bool) -> None:
 def is_public(address: Address) -> bool:
     """Return whether packets to `address` leave our network for one machine: also where an IPv4 address is inside."""
     if isinstance(address, ipaddress.IPv6Address):
-        inside = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+        if address.ipv4_mapped is not None:
+            return is_public(address.ipv4_mapped)
         if address in _NAT64:
-            inside.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if any(one is not None and not is_public(one) for one in inside):
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        inside = [one for one in (address.sixtofour, *(address.teredo or ())) if one is not None]
+        if not all(is_public(one) for one in inside):
             return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 

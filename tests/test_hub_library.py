@@ -1,5 +1,6 @@
 """The Library API as its clients send it: no content types, zero values, capitalised keys, and statuses taken literally."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from computeops.hub.multipart import PART_BYTES
 from computeops.image import oci, sif
 from conftest import RunningHub
 from raw_http import Answer, Caller
@@ -90,6 +92,93 @@ def test_who_am_i_is_not_wrapped(shared: RunningHub, ada: Caller) -> None:
     assert found["username"] == "ada"
     assert Caller(shared.address, found["oidc_user_meta"]["secret"]).get("/v2/").status == 200
     assert Caller(shared.address).get("/v1/rbac/users/current", Authorization="Bearer ").status == 401
+
+
+class InParts:
+    """One push in parts, step by step."""
+
+    def __init__(self, caller: Caller, name: str, content: bytes) -> None:
+        self.caller, self.content = caller, content
+        self.holder = shelf_identity(name)
+        self.image = shelf_identity(f"{name}@{sha256(content)}")
+        self.began = data(send(caller, "POST", self.path(), {"filesize": len(content)}))
+        self.size, self.count = self.began["partSize"], self.began["totalParts"]
+        self.tokens: list[dict[str, Any]] = []
+
+    def path(self, more: str = "") -> str:
+        return f"/v2/imagefile/{self.image}/_multipart{more}"
+
+    def send(self, number: int, content: bytes | None = None) -> Answer:
+        asked = {"partSize": self.size, "uploadID": self.began["uploadID"], "partNumber": number, "sha256sum": "x"}
+        place = data(send(self.caller, "PUT", self.path(), asked))["presignedURL"]
+        part = self.content[(number - 1) * self.size : number * self.size] if content is None else content
+        answer = Caller(place)("PUT", place.partition(self.caller.host)[2], part)
+        if answer.status == 200:
+            self.tokens.append({"partNumber": number, "token": answer.headers["etag"]})
+        return answer
+
+    def end(self, how: str, **more: Any) -> Answer:
+        return send(self.caller, "PUT", self.path(how), {"uploadID": self.began["uploadID"], **more})
+
+
+def shelf_identity(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+class TestPushInParts:
+    @pytest.mark.parametrize("size", [PART_BYTES, PART_BYTES + 1])
+    def test_and_pull(self, ada: Caller, name: str, tmp_path: Path, size: int) -> None:
+        content = make_sif(tmp_path / "x.sif", b"large").ljust(size, b".")
+        push = InParts(ada, name, content)
+        assert push.count == -(-size // push.size)
+        for number in range(1, push.count + 1):
+            assert push.send(number).status == 200
+        told = data(push.end("_complete", completedParts=push.tokens))
+        assert told["quota"] == {"quotaTotal": 0, "quotaUsage": 0}
+        assert data(push.end("_complete", completedParts=push.tokens)) == told  # its answer may have been lost
+        assert tag(ada, push.holder, push.image, "1").status == 200
+        assert data(ada.get(f"/v1/images/{name}:1?arch=amd64"))["size"] == size
+
+    def test_parts_have_their_place(self, ada: Caller, name: str, tmp_path: Path) -> None:
+        content = make_sif(tmp_path / "x.sif", b"order").ljust(2 * PART_BYTES + 1, b".")
+        push = InParts(ada, name, content)
+        assert push.send(2, b"x").status == 409
+        assert push.send(1).status == 200
+        assert push.send(1, b"x").status == 409
+        assert push.send(2, b"short").status == 200
+        assert push.send(3, b"x").status == 409
+        assert push.end("_complete", completedParts=push.tokens[:1]).status == 400
+        assert push.end("_complete", completedParts=push.tokens).status == 422
+        assert push.end("_complete", completedParts=push.tokens).status == 404
+
+    def test_a_part_is_bounded(self, ada: Caller, name: str) -> None:
+        push = InParts(ada, name, b"x" * (PART_BYTES + 10))
+        assert push.send(1, b"x" * (PART_BYTES + 1)).status == 413
+
+    def test_aborted(self, ada: Caller, name: str) -> None:
+        push = InParts(ada, name, b"x" * 100)
+        assert push.send(1).status == 200
+        assert push.end("_abort").status == 200
+        assert push.end("_abort").status == 404
+        assert push.end("_complete", completedParts=push.tokens).status == 404
+
+    def test_who_may_not_push_cannot_begin_or_end(self, ada: Caller, shared: RunningHub, name: str) -> None:
+        push = InParts(ada, name, b"x" * 100)
+        assert push.send(1).status == 200
+        for stranger in (Caller(shared.address), Caller(shared.address, shared.token("push:other/*", name="other"))):
+            for method, more, sent in (
+                ("POST", "", {"filesize": 1}),
+                ("PUT", "", {"uploadID": push.began["uploadID"], "partNumber": 1}),
+                ("PUT", "_complete", {"uploadID": push.began["uploadID"], "completedParts": push.tokens}),
+                ("PUT", "_abort", {"uploadID": push.began["uploadID"]}),
+            ):
+                assert send(stranger, method, push.path(more), sent).status in {401, 403}
+        assert ada("PUT", f"/v2/imagefile/{push.image}/{'0' * 32}/1", b"x").status == 404
+
+    @pytest.mark.parametrize("sent", [{"filesize": 0}, {"filesize": "x"}, {"filesize": 2**60}, {}])
+    def test_sizes_that_are_none(self, ada: Caller, name: str, sent: dict[str, Any]) -> None:
+        image = shelf_identity(f"{name}@{sha256(b'x')}")
+        assert send(ada, "POST", f"/v2/imagefile/{image}/_multipart", sent).status == 400
 
 
 class TestPush:
@@ -175,8 +264,7 @@ class TestPush:
         for size, status in ((2**60, 400), (200 * 2**30, 507), (-1, 400), ("x", 400), (None, 400)):
             assert send(ada, "POST", f"/v2/imagefile/{image}", {"filesize": size}).status == status
 
-    def test_multipart_and_redirects_fall_back(self, ada: Caller) -> None:
-        assert ada("POST", "/v2/imagefile/YWRh/_multipart", b'{"filesize":1}').status == 404
+    def test_redirects_fall_back(self, ada: Caller) -> None:
         assert ada.get("/v1/oci-redirect?namespace=a/b/c&accessTypes=pull").status == 404
 
     def test_old_clients(self, ada: Caller, name: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -155,6 +156,14 @@ class TestApptainer:
         assert caller.get("/v2/ada/tools/again/tags/list").json["tags"] == ["1", "2"]
         apptainer("pull", "--no-https", "pulled.sif", f"library://{shared.host}/ada/again:1")
         assert filecmp.cmp(image / "tiny.sif", apptainer.home / "pulled.sif", shallow=False)
+
+    def test_push_in_parts(self, apptainer: ApptainerUser, image: Path) -> None:
+        """Above 64 MiB the client cuts the file."""
+        large = apptainer.home / "large.sif"
+        large.write_bytes((image / "tiny.sif").read_bytes() + os.urandom(1024 * 1024) * 140)
+        apptainer("push", "-U", large, "library://ada/tools/large:1.0")
+        apptainer("pull", "--disable-cache", "pulled.sif", "library://ada/tools/large:1.0")
+        assert filecmp.cmp(large, apptainer.home / "pulled.sif", shallow=False)
 
     def test_search_and_delete(self, apptainer: ApptainerUser, image: Path) -> None:
         apptainer("push", "-U", image / "tiny.sif", "library://ada/tools/searched:1.0")

@@ -37,7 +37,19 @@ from computeops.hub.state import Hub
 from computeops.hub.webhooks import Courier
 
 _log = logging.getLogger(__name__)
-_DOORS = ("login", "publishing", "signin", "account_pages", "library", "keys", "manage", "health", "api", "portal")
+_DOORS = (
+    "login",
+    "publishing",
+    "signin",
+    "account_pages",
+    "multipart",  # before the library, whose last routes take any name
+    "library",
+    "keys",
+    "manage",
+    "health",
+    "api",
+    "portal",
+)
 
 
 def create_app(

@@ -6,7 +6,6 @@ repository's own. `library://a/b/c` is the repository `a/b/c`; `library://librar
 three components only; `library://c` is `library/c`.
 """
 
-import json
 from asyncio import to_thread
 from typing import Any
 
@@ -15,13 +14,13 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from computeops import __version__
-from computeops.errors import ComputeOpsError, DeniedError, LoginError, NotFoundError, UsageError
+from computeops.errors import ComputeOpsError, LoginError, NotFoundError, UsageError
 from computeops.hub import manifests, receive, roles, search, shelf, sifs
 from computeops.hub.auth import Caller
 from computeops.hub.db import Repository
+from computeops.hub.library_call import completed, data, refused, require, sent_json, text_of
 from computeops.hub.sifs import SifFile
 from computeops.hub.state import Hub, header
-from computeops.limits import LIMITS
 from computeops.model import Digest
 
 _API = "2.0.0-alpha.2"  # of the Library API: from this on, tags have an architecture
@@ -52,7 +51,6 @@ def routes(hub: Hub) -> list[Route]:
         Route("/v1/imagefile/{reference:path}", library.download, methods=["GET"]),
         Route("/v1/imagefile/{image}", library.upload_directly, methods=["POST"]),
         Route("/v2/imagefile/{image}", library.upload, methods=["POST"]),
-        Route("/v2/imagefile/{image}/_multipart", library.no_redirect, methods=["POST"]),
         Route("/v2/imagefile/{image}/_complete", library.complete, methods=["PUT"]),
         Route("/v2/imagefile/{image}/{upload}", library.receive, methods=["PUT"]),
         Route("/v1/tags/{container}", library.tags_without_arch, methods=["GET", "POST"]),
@@ -76,7 +74,7 @@ class Library:
 
     async def version(self, _request: Request) -> Response:
         """Say which Library API this is."""
-        return _data({"version": __version__, "apiVersion": _API})
+        return data({"version": __version__, "apiVersion": _API})
 
     async def token_status(self, request: Request) -> Response:
         """Say whether a token holds. Clients understand 404 as "not valid", and no other status."""
@@ -86,7 +84,7 @@ class Library:
             raise NotFoundError(error.message, hint=error.hint) from error
         if not caller.name:
             raise NotFoundError("no token was sent")
-        return _data({})
+        return data({})
 
     async def user(self, request: Request) -> Response:
         """Say who the caller is; the secret is what opens the registry: the caller's own token."""
@@ -109,7 +107,7 @@ class Library:
     async def image(self, request: Request) -> Response:
         """Describe an image; 404 lets a client that pushes create it."""
         repository, file = await self._find(request)
-        return _data(await to_thread(self._described, repository, file))
+        return data(await to_thread(self._described, repository, file))
 
     async def download(self, request: Request) -> Response:
         """Send the client to the registry's blob, which it reads in parallel ranges: 303 and nothing else does that."""
@@ -165,7 +163,7 @@ class Library:
         archs = [one for one in request.query_params.get("arch", "").split(",") if one]
         signed = request.query_params.get("signed") == "true"
         fitting = [one for one in found if (not archs or one["arch"] in archs) and (one["signed"] or not signed)]
-        return _data({"entity": [], "collection": [], "container": [], "image": fitting})
+        return data({"entity": [], "collection": [], "container": [], "image": fitting})
 
     def _search(self, caller: Caller, words: str) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
@@ -188,7 +186,7 @@ class Library:
         caller = self._hub.caller(request.scope)
         if not await to_thread(self._is_place, caller, name):
             raise NotFoundError(f"no {name}")
-        return _data(_place(name))
+        return data(_place(name))
 
     def _is_place(self, caller: Caller, name: str) -> bool:
         repository = self._hub.database.repository(_repository(name)) if "/" in name else None
@@ -204,43 +202,38 @@ class Library:
 
     async def create(self, request: Request) -> Response:
         """Create an entity, a collection or a container: only a question of permission."""
-        sent = await _json(request)
+        sent = await sent_json(request)
         parent = next((sent[key] for key in ("entity", "collection") if sent.get(key)), "")
-        name = "/".join(one for one in (shelf.name_of(parent) if parent else "", _text(sent, "name")) if one)
+        name = "/".join(one for one in (shelf.name_of(parent) if parent else "", text_of(sent, "name")) if one)
         caller = self._hub.caller(request.scope)
         if not await to_thread(self._may_push, caller, name):
-            raise _refused(caller, name)
-        return _data(_place(name), 201)
+            raise refused(caller, name)
+        return data(_place(name), 201)
 
     async def create_image(self, request: Request) -> Response:
         """Give the id under which a file may be uploaded."""
-        sent = await _json(request)
-        repository = _repository(shelf.name_of(_text(sent, "container")))
-        self._require(request, "push", repository)
-        digest = _hash(_text(sent, "hash"))
+        sent = await sent_json(request)
+        repository = _repository(shelf.name_of(text_of(sent, "container")))
+        require(self._hub, request, "push", repository)
+        digest = _hash(text_of(sent, "hash"))
         uploaded = await to_thread(shelf.has, self._hub, repository, digest)
         said = {
             "id": shelf.identity(f"{repository}@{digest}"),
             "hash": f"sha256.{digest.hex}",
-            "container": _text(sent, "container"),
+            "container": text_of(sent, "container"),
             "uploaded": uploaded,
         }
-        return _data(said, 201)
-
-    def _require(self, request: Request, action: str, repository: str) -> None:
-        caller = self._hub.caller(request.scope)
-        if not self._hub.admit(caller, action, repository):
-            raise _refused(caller, repository)
+        return data(said, 201)
 
     async def upload(self, request: Request) -> Response:
         """Give the address to which the file is sent; it cannot be guessed and needs no token."""
         repository, _ = shelf.image_of(request.path_params["image"])
-        self._require(request, "push", repository)
-        sent = await _json(request)
+        require(self._hub, request, "push", repository)
+        sent = await sent_json(request)
         await to_thread(shelf.require_room, self._hub, repository, sent.get("filesize"))
         upload = await to_thread(self._hub.blobs.begin, repository)
         place = f"{self._hub.url(request.scope)}/v2/imagefile/{request.path_params['image']}/{upload.id}"
-        return _data({"uploadURL": place})
+        return data({"uploadURL": place})
 
     async def receive(self, request: Request) -> Response:
         """Take the file: it is durable when this answers 200, and only 200 is understood."""
@@ -252,41 +245,40 @@ class Library:
     async def upload_directly(self, request: Request) -> Response:
         """Take the file as clients before API 2.0 send it."""
         repository, digest = shelf.image_of(request.path_params["image"])
-        self._require(request, "push", repository)
+        require(self._hub, request, "push", repository)
         upload = await to_thread(self._hub.blobs.begin, repository)
         await shelf.receive(self._hub, upload, receive.chunks(request.receive), repository, digest)
-        return _data({})
+        return data({})
 
     async def complete(self, request: Request) -> Response:
         """Confirm that the file is there."""
         repository, digest = shelf.image_of(request.path_params["image"])
-        self._require(request, "push", repository)
+        require(self._hub, request, "push", repository)
         if not await to_thread(shelf.has, self._hub, repository, digest):
             raise UsageError(f"{digest} was not uploaded completely", hint="push it again")
-        said = {"quota": {"quotaTotal": 0, "quotaUsage": 0}, "containerUrl": repository}
-        return _data(said)
+        return data(await to_thread(completed, self._hub, repository))
 
     async def tags(self, request: Request) -> Response:
         """Tell or set the tags of a container, by architecture."""
         if request.method == "POST":
             await self._tag(request)
-        return _data(await to_thread(self._tags, request))
+        return data(await to_thread(self._tags, request))
 
     async def tags_without_arch(self, request: Request) -> Response:
         """Tell or set the tags of a container as clients before API 2.0 do."""
         if request.method == "POST":
             await self._tag(request)
         by_arch = await to_thread(self._tags, request)
-        return _data({tag: image for tags in by_arch.values() for tag, image in tags.items()})
+        return data({tag: image for tags in by_arch.values() for tag, image in tags.items()})
 
     async def _tag(self, request: Request) -> None:
         repository = _repository(shelf.name_of(request.path_params["container"]))
-        self._require(request, "push", repository)
-        sent = {key.lower(): value for key, value in (await _json(request)).items()}
-        owner, digest = shelf.image_of(_text(sent, "imageid"))
+        require(self._hub, request, "push", repository)
+        sent = {key.lower(): value for key, value in (await sent_json(request)).items()}
+        owner, digest = shelf.image_of(text_of(sent, "imageid"))
         if owner != repository:
             raise UsageError(f"that image is in {owner}, not in {repository}")
-        await to_thread(shelf.tag, self._hub, repository, digest, _text(sent, "tag"), str(sent.get("arch") or ""))
+        await to_thread(shelf.tag, self._hub, repository, digest, text_of(sent, "tag"), str(sent.get("arch") or ""))
 
     def _tags(self, request: Request) -> dict[str, dict[str, str]]:
         name = _repository(shelf.name_of(request.path_params["container"]))
@@ -301,10 +293,10 @@ class Library:
     async def delete(self, request: Request) -> Response:
         """Delete a tag, or a file by its hash; only 200 is understood."""
         name, reference = self._reference(request)
-        self._require(request, "delete", name)
+        require(self._hub, request, "delete", name)
         repository = await to_thread(self._visible, self._hub.caller(request.scope), name)
         await to_thread(shelf.delete, self._hub, repository, reference)
-        return _data({})
+        return data({})
 
 
 def _repository(name: str) -> str:
@@ -327,36 +319,8 @@ def _place(name: str) -> dict[str, Any]:
     return {"id": identity, "name": name.rpartition("/")[2], "private": False, "readOnly": False}
 
 
-def _refused(caller: Caller, name: str) -> ComputeOpsError:
-    if not caller.name:
-        return LoginError("a token is needed to push", hint="run `apptainer remote login`")
-    return DeniedError(f"{caller.name} may not do this with {name}")
-
-
 def _hash(text: str) -> Digest:
     algorithm, _, value = text.partition(".")
     if algorithm != "sha256":
         raise UsageError(f"not a hash: {text[:100]!r}", hint="write sha256.<64 hex digits>")
     return Digest.parse(f"sha256:{value}")
-
-
-def _text(sent: dict[str, Any], key: str) -> str:
-    value = sent.get(key)
-    if not isinstance(value, str) or not value:
-        raise UsageError(f"{key!r} is missing")
-    return value
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    """Return the object that was sent; these clients name no content type."""
-    try:
-        sent = json.loads(await receive.whole(request.receive, LIMITS.manifest_bytes) or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the request is no JSON: {error}") from error
-    if not isinstance(sent, dict):
-        raise UsageError("the request is no JSON object")
-    return sent
-
-
-def _data(found: Any, status: int = 200) -> Response:
-    return JSONResponse({"data": found}, status)

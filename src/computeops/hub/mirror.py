@@ -80,7 +80,7 @@ def mirror(hub: Hub, registry: Registry, wanted: Wanted, *, told: Callable[[str]
         for name in wanted.of(registry):
             report.repositories += 1
             with _noted(report, name):
-                copying = Copying(hub, registry, name, wanted.target(name), work, report.copied, told)
+                copying = Copying(hub, registry, name, wanted.target(name), work, tally=report.copied, told=told)
                 _repository(copying, report)
     if not report.repositories:
         raise NotFoundError(f"{registry.base} has nothing that is wanted", hint="check the names of the collections")

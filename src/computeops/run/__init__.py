@@ -42,7 +42,7 @@ __all__ = [
     "summary",
 ]
 
-BUILT_IN = ("local", "slurm", "htcondor", "gridengine", "lsf", "pbs", "torque")
+BUILT_IN = ("local", "slurm", "htcondor", "gridengine", "lsf", "pbs", "torque", "kubernetes")
 States = Mapping[int, State]
 """Number of a task to what is known of it."""
 _LOST_SECONDS = 30.0

@@ -64,7 +64,9 @@ class Job:
     cwd: str
     """Folder that the command starts in."""
     image: str = ""
-    """Image that `command` runs in, for schedulers that start containers themselves."""
+    """The image: a file, or for schedulers that start containers themselves a name in a registry, with its digest."""
+    inside: tuple[str, ...] = ()
+    """What such schedulers start in it: the image's own command and the arguments."""
     nodes: int = 1
     tasks: int = 1
     """Processes that are started together, as MPI programs want."""

@@ -1,0 +1,162 @@
+"""Jobs on a real Kubernetes control plane with a fake node, and the manifests that it judges."""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from computeops import run
+from computeops.errors import SchedulerError, UsageError
+from computeops.run import Array, Job, Phase, Record, Records, State, kubernetes
+from schedulers import kubernetes as cluster
+from test_run_golden import HOSTILE
+
+IMAGE = "hub.example/bio/samtools@sha256:" + "0" * 64
+SECRET = "s3cret-value-that-nobody-may-see"
+
+
+def job(*inside: str, name: str = "a job", **more) -> Job:
+    return Job(name=name, command=("none",), cwd="/", image=more.pop("image", IMAGE), inside=inside, **more)
+
+
+def shell(text: str, **more) -> Job:
+    return job("sh", "-c", text, **more)
+
+
+@pytest.fixture(scope="session")
+def jobs(tmp_path_factory) -> Iterator[Records]:
+    kube = cluster.up()
+    before = os.environ.get("KUBECONFIG")
+    os.environ["KUBECONFIG"] = kube.env["KUBECONFIG"]
+    try:
+        yield Records(tmp_path_factory.mktemp("kubernetes") / "jobs")
+    finally:
+        if before is None:
+            del os.environ["KUBECONFIG"]
+        cluster.down(kube)
+
+
+def submit(jobs: Records, wanted: Job, values: Mapping[str, str] | None = None) -> Record:
+    wanted = dataclasses.replace(wanted, env=tuple(values or ()))
+    return run.submit(wanted, on="kubernetes", jobs=jobs, environ=os.environ, values=values or {})
+
+
+def until(record: Record, *phases: Phase, seconds: float = 60) -> Mapping[int, State]:
+    deadline = time.monotonic() + seconds
+    while True:
+        states = run.look([record])[record.id]
+        phase = run.summary(states).phase
+        if phase in phases or (not phases and phase.ended):
+            return states
+        assert time.monotonic() < deadline, states
+        time.sleep(0.3)
+
+
+def output(record: Record, number: int = 0) -> str:
+    return Path(run.log_files(record, number)[0]).read_text()
+
+
+pytestmark = pytest.mark.kubernetes
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "said"),
+    [
+        ("echo hello", State(Phase.SUCCEEDED, 0), "hello\n"),
+        ("echo before; exit 42", State(Phase.FAILED, 42), "before\n"),
+        ("kill -KILL $$", State(Phase.FAILED, 137), ""),
+    ],
+)
+def test_a_job_ends_as_its_program_did(jobs: Records, text: str, end: State, said: str) -> None:
+    record = submit(jobs, shell(text))
+    assert until(record) == {0: end}
+    assert output(record) == said
+
+
+def test_words_and_names_are_never_interpreted(jobs: Records) -> None:
+    record = submit(jobs, job("printf", "[%s]", HOSTILE, "$(HOME)", "$$(A)", "$", name=HOSTILE))
+    assert until(record)[0] == State(Phase.SUCCEEDED, 0)
+    assert output(record) == f"[{HOSTILE}][$(HOME)][$$(A)][$]"
+
+
+def test_an_array_counts_as_everywhere_and_one_failure_ends_no_other(jobs: Records) -> None:
+    record = submit(
+        jobs, shell('echo "task $COMPUTEOPS_TASK_ID"; exit $((COMPUTEOPS_TASK_ID - 3))', array=Array(3, 6, 2))
+    )
+    states = until(record)
+    assert {n: (s.phase, s.code) for n, s in states.items()} == {
+        3: (Phase.SUCCEEDED, 0),
+        4: (Phase.FAILED, 1),
+        5: (Phase.FAILED, 2),
+        6: (Phase.FAILED, 3),
+    }
+    assert [output(record, n) for n in (3, 6)] == ["task 3\n", "task 6\n"]
+    assert run.summary(states).code == 3
+
+
+def test_values_travel_in_a_secret_that_goes_with_the_job(jobs: Records) -> None:
+    record = submit(jobs, shell('echo "${#TOKEN}"'), {"TOKEN": SECRET})
+    assert until(record)[0] == State(Phase.SUCCEEDED, 0)
+    assert output(record) == f"{len(SECRET)}\n"
+    for file in record.folder.rglob("*"):
+        assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
+
+
+def test_time_and_retries(jobs: Records, tmp_path: Path) -> None:
+    late = submit(jobs, shell("sleep 60", seconds=2))
+    again = submit(jobs, shell(f"echo x >>{tmp_path}/tries; exit 7", retries=1))
+    assert until(late)[0].phase is Phase.TIMEOUT
+    assert until(again, seconds=90)[0] == State(Phase.FAILED, 7)
+    assert (tmp_path / "tries").read_text() == "x\nx\n"
+
+
+def test_a_cancelled_job_is_gone_with_its_pods(jobs: Records) -> None:
+    record = submit(jobs, shell("sleep 300"))
+    until(record, Phase.RUNNING)
+    run.cancel([record], jobs)
+    assert until(jobs.get(record.id))[0].phase is Phase.CANCELLED
+
+
+def test_an_image_that_cannot_be_pulled_holds_the_job(jobs: Records) -> None:
+    record = submit(jobs, shell("true", image="hub.example/missing/image:1"))
+    states = until(record, Phase.HELD)
+    assert "ErrImagePull: there is no such image" in states[0].reason
+    run.cancel([record], jobs)
+
+
+def test_a_job_whose_submission_was_interrupted_is_found_again(jobs: Records) -> None:
+    record = submit(jobs, shell("sleep 1"))
+    (record.folder / "native").unlink()
+    found = jobs.get(record.id)
+    assert found.native == ""
+    until(found)
+    assert jobs.get(record.id).native == record.native == f"default/a-job-{record.id}"
+
+
+def test_what_the_server_refuses_leaves_nothing_behind(jobs: Records) -> None:
+    before = len(jobs.all())
+    with pytest.raises(SchedulerError, match="not found"):
+        submit(jobs, shell("true", account="no-such-namespace"))
+    assert len(jobs.all()) == before
+
+
+def test_what_a_job_cannot_give_is_refused(jobs: Records) -> None:
+    for wrong in (shell("true", stdin="/etc/passwd"), shell("true", nodes=2), job()):
+        with pytest.raises(UsageError):
+            submit(jobs, wrong)
+
+
+def test_the_manifest_is_as_small_a_door_as_can_be(jobs: Records) -> None:
+    wanted = shell("true", cpus=2, memory=512, gpus=1, queue="batch", array=Array(1, 3))
+    plan = kubernetes.script(jobs.draft("kubernetes", wanted), ())
+    manifest = json.loads(plan.files["manifest.json"])
+    pod = manifest["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["containers"][0]["securityContext"] == {"allowPrivilegeEscalation": False}
+    assert pod["containers"][0]["resources"]["limits"] == {"cpu": "2", "memory": "512Mi", "nvidia.com/gpu": "1"}
+    assert manifest["spec"]["suspend"] is True
+    assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "batch"

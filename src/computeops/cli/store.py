@@ -27,16 +27,26 @@ _HUB = click.option("--hub", default=None, help="The hub to ask; default: the se
 @click.argument("hub", required=False)
 @click.option("--token-stdin", is_flag=True, help="Read the token from standard input.")
 @click.option("--user", default="", help="User name, for registries that want a password.")
+@click.option("--oidc-token-env", default="", help="In CI: the variable that has the job's OIDC token.")
+@click.option("--for", "repository", default="", help="With --oidc-token-env: the repository that the job pushes to.")
 @click.pass_obj
-def login_command(settings: Settings, hub: str | None, user: str, *, token_stdin: bool) -> None:
+def login_command(
+    settings: Settings, hub: str | None, user: str, oidc_token_env: str, repository: str, *, token_stdin: bool
+) -> None:
     """Check a token against HUB and store it.
 
-    The token is read from a prompt or from standard input, never from the command line, where others could see it.
+    The token is read from a prompt or from standard input, never from the command line, where others could see it. A CI
+    job that a maintainer bound to a collection needs none: it shows its OIDC token, and may push for 15 minutes.
 
     Example: computeops login hub.example.org
     """
     where = address(settings, hub)
-    token = _read_token() if token_stdin else click.prompt("Password" if user else "Token", hide_input=True, err=True)
+    if oidc_token_env or repository:
+        token = _ci_token(where, oidc_token_env, repository)
+    elif token_stdin:
+        token = _read_token()
+    else:
+        token = click.prompt("Password" if user else "Token", hide_input=True, err=True)
     login = Login(token.strip(), user)
     login.check()
     with Registry(where, login=login) as there:
@@ -226,6 +236,18 @@ def named(settings: Settings, text: str) -> Reference:
     if not (found.hub or settings.hub):
         raise UsageError(f"in which hub is {text}?", hint=_HUB_HINT)
     return found if found.hub else replace(found, hub=settings.hub)
+
+
+def _ci_token(hub: str, variable: str, repository: str) -> str:
+    """Return the push token that the hub gives for the OIDC token in an environment variable."""
+    from computeops.store.trusted import push_token
+
+    if not (variable and repository):
+        raise UsageError("--oidc-token-env and --for belong together", hint="--for bio/samtools names what is pushed")
+    found = config.environment().get(variable, "").strip()
+    if not found:
+        raise UsageError(f"the variable {variable} is not set", hint="give the CI job an ID token for this hub")
+    return push_token(base_url(hub), found, repository)
 
 
 def _read_token() -> str:

@@ -2,6 +2,10 @@
 
 import base64
 import json
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +21,9 @@ from computeops.hub import publishing
 from computeops.hub.app import create_app
 from computeops.hub.db import audit, tokens
 from computeops.hub.settings import Issuer, Settings
+from conftest import RunningHub
 from identity_provider import IdentityProvider, identity_provider
+from raw_http import Caller
 from shelf import Shelf
 
 AUDIENCE = "https://hub.example.org"
@@ -216,3 +222,38 @@ def test_what_cannot_be_bound(gitlab: Desk) -> None:
     gitlab.bind()
     with pytest.raises(ConflictError):
         gitlab.bind()
+
+
+def test_a_ci_job_pushes_with_our_command(hub: RunningHub, ci: IdentityProvider, tmp_path: Path) -> None:
+    """As a job does it: the hub in a process of its own, its settings in hub.toml, the token in the environment."""
+    hub.stop()
+    (hub.data / "hub.toml").write_text(
+        f'audience = "{AUDIENCE}"\n[[ci]]\nissuer = "{ci.issuer}"\nkind = "gitlab"\n', encoding="utf-8"
+    )
+    hub.start()
+
+    def computeops(*argv: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config"), **more}
+        argv = (sys.executable, "-m", "computeops", *argv)
+        return subprocess.run(argv, env=env, capture_output=True, text=True, check=check)
+
+    computeops("hub", "collection", "bio", "--public", "--data", str(hub.data))
+    bind = ["hub", "publisher", "add", "bio", "--issuer", ci.issuer, "--project", "lab/samtools"]
+    computeops(*bind, "--ref", "main", "--data", str(hub.data))
+    token = ci.ci_token(AUDIENCE, **GITLAB)
+    login = ["login", hub.address, "--oidc-token-env", "JOB_TOKEN"]
+    said = computeops(*login, "--for", "bio/samtools", JOB_TOKEN=token)
+    assert "logged in to" in said.stdout
+    kept = json.loads((tmp_path / "config/computeops/credentials.json").read_text())
+    (secret,) = re.findall(r"cops_[A-Za-z0-9]+", json.dumps(kept))
+    asked = Caller(hub.address, secret)
+    assert asked("POST", "/v2/bio/samtools/blobs/uploads/", b"").status == 202
+    assert asked("POST", "/v2/bio/other/blobs/uploads/", b"").status == 403
+    for wrong, code, text in (
+        ([*login, "--for", "geo/x"], 8, "may not publish to geo/x"),
+        (login, 2, "belong together"),
+        (["login", hub.address, "--oidc-token-env", "NONE", "--for", "bio/x"], 2, "NONE is not set"),
+    ):
+        done = computeops(*wrong, check=False, JOB_TOKEN=token)
+        assert (done.returncode, text in done.stderr) == (code, True), done.stderr
+        assert token not in done.stderr

@@ -79,6 +79,8 @@ class Limits:
     """Manifests that refer to one image: its SIF, recipe, sources and evidence."""
     evidence_total_bytes: int = 1 * GIB
     """All evidence of one image."""
+    header_bytes: int = 64 * KIB
+    """All headers of one request; the longest are tokens and cookies."""
     listed_names: int = 1_000_000
     """Repositories of a registry, or tags of one of them."""
     search_chars: int = 256

@@ -30,6 +30,7 @@ from computeops.errors import ComputeOpsError, NotFoundError, StorageError, Usag
 from computeops.hub import audit, browser
 from computeops.hub.auth import ANYONE, Caller
 from computeops.hub.meter import Measured
+from computeops.hub.rate import Limited
 from computeops.hub.registry import Registry
 from computeops.hub.settings import Secrets, Settings
 from computeops.hub.shapes import answer
@@ -57,7 +58,7 @@ def create_app(
 ) -> ASGIApp:
     """Return the hub in the folder `data` as an ASGI application. `base`: its address, where it knows it."""
     hub = Hub.open(data, base=base, settings=settings, secrets=secrets)
-    return Measured(_App(hub, Registry(hub), Router(routes(hub))))
+    return Measured(Limited(hub, _App(hub, Registry(hub), Router(routes(hub)))))
 
 
 def routes(hub: Hub) -> list[Route]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.server.embed import Server
 from starlette.types import ASGIApp
 
@@ -23,6 +24,7 @@ _EXTERNAL = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?")
 _POLL_SECONDS = 0.02
 _POLLS = 500
 _GRACE_SECONDS = 20
+_HEADER_MILLISECONDS = 15_000  # for one request line and its headers
 _WORLD = "a name and a token sent over a network without TLS can be read by others"
 
 
@@ -117,6 +119,7 @@ async def _serve(app: ASGIApp, place: Place, port: int, ready: Callable[[str], N
         websockets=False,
         backlog=_BACKLOG,
         log_enabled=False,
+        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS),
         ssl_cert=place.certificate,
         ssl_key=place.key,
     )

@@ -116,6 +116,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     untagged_days: Annotated[int, Meta(ge=0)] = 0
     """After how many days `hub gc` deletes a manifest that no tag reaches; 0: never."""
     retention: tuple[Retention, ...] = ()
+    requests_per_second: Annotated[int, Meta(ge=0)] = 200
+    """How many requests one caller (a token, or an address without one) may send in the long run; ten seconds' worth at
+    once. A search counts as five, a false token as twenty. 0: as many as it likes."""
+    requests_at_once: Annotated[int, Meta(ge=1)] = 256
+    """How many requests of one caller are answered at the same time."""
+    trusted_proxies: tuple[Line, ...] = ()
+    """Addresses of the proxies in front, whose `X-Forwarded-For` says who asks."""
     proxies: tuple[Proxy, ...] = ()
     providers: tuple[Provider, ...] = ()
     ci: tuple[Issuer, ...] = (

@@ -10,7 +10,14 @@ from computeops.hub.auth import challenge
 from computeops.hub.oci_error import OciError
 from computeops.hub.state import Hub
 
-_CODES = {401: "UNAUTHORIZED", 403: "DENIED", 404: "NAME_UNKNOWN", 409: "DENIED", 413: "SIZE_INVALID"}
+_CODES = {
+    401: "UNAUTHORIZED",
+    403: "DENIED",
+    404: "NAME_UNKNOWN",
+    409: "DENIED",
+    413: "SIZE_INVALID",
+    429: "TOOMANYREQUESTS",
+}
 """HTTP status to the error code of OCI distribution-spec, where the error does not know a better one."""
 
 

@@ -329,7 +329,7 @@ class Database:
         Raises:
             UnavailableError: the database does not answer.
         """
-        with _told(), self.engine.begin() as connection:
+        with _told(reading=True), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -539,11 +539,11 @@ def upsert(
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(*, reading: bool = False) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        meant = told(error)
+        meant = told(error, reading=reading)
         if isinstance(meant, ComputeOpsError):
             raise meant from error
         raise

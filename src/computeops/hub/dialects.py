@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from computeops.errors import ComputeOpsError, StorageError, UnavailableError, UsageError
+from computeops.errors import ComputeOpsError, NotFoundError, StorageError, UnavailableError, UsageError
 
 _FULL = ("disk is full", "disk full", "no space left")
 _DAMAGED = ("malformed", "not a database", "disk I/O error")
@@ -200,7 +200,7 @@ def _without_password(url: str) -> str:
     return f"{scheme}{found}{rest.rpartition('@')[2]}"
 
 
-def told(error: sa.exc.DBAPIError) -> ComputeOpsError | sa.exc.DBAPIError:
+def told(error: sa.exc.DBAPIError, *, reading: bool = False) -> ComputeOpsError | sa.exc.DBAPIError:
     """Return what a failed statement means to who asked; what is a bug stays what it is."""
     said = str(error.orig or error).partition("\n")[0][:300]
     if any(one in said for one in _FULL):
@@ -209,6 +209,8 @@ def told(error: sa.exc.DBAPIError) -> ComputeOpsError | sa.exc.DBAPIError:
         return StorageError(f"the database is damaged: {said}", hint="restore a backup, or run computeops hub reindex")
     if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
         return UnavailableError(f"the database does not answer: {said}", hint="try again later")
+    if isinstance(error, sa.exc.DataError) and reading:
+        return NotFoundError("no such thing")  # what cannot be stored is not there
     if isinstance(error, sa.exc.DataError):
         return UsageError("a value that cannot be stored, for example a text with a zero byte")
     return error

@@ -38,11 +38,15 @@ _CLIENT: Any = {"connect_timeout": "5s", "timeout": "120s"}
 
 
 @contextmanager
-def _told(key: str) -> Iterator[None]:
+def _told(key: str, *, writing: bool = False) -> Iterator[None]:
     """Turn what obstore raises into errors of ours."""
     try:
         yield
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if writing:
+            raise StorageError(
+                f"the object store has no such place: {_short(error)}", hint="check its bucket"
+            ) from error
         raise NotFoundError(f"no object {key}") from None
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise StorageError(f"the object store refuses: {_short(error)}", hint="check its credentials") from error
@@ -110,12 +114,12 @@ class Objects:
 
     def write(self, key: str, data: bytes) -> None:
         """Store a small object."""
-        with _told(key):
+        with _told(key, writing=True):
             obstore.put(self._store, key, data, use_multipart=len(data) > _PIECE)
 
     def take(self, file: Path, key: str) -> None:
         """Send a file of this machine."""
-        with _told(key):
+        with _told(key, writing=True):
             large = file.stat().st_size > _SMALL
             sent: Any = file if large else file.read_bytes()
             obstore.put(self._store, key, sent, use_multipart=large, chunk_size=_PIECE, max_concurrency=_IN_FLIGHT)
@@ -221,14 +225,13 @@ class Objects:
                 obstore.copy(self._store, keys[0], target)
             return
 
-        def joined() -> Iterator[bytes]:
+        with _told(target, writing=True):
+            # not `put` with an iterator: obstore cannot read from within what it writes
+            writer = obstore.open_writer(self._store, target, buffer_size=_PIECE, max_concurrency=_IN_FLIGHT)
             for key in keys:
-                yield from self.chunks(key)
-
-        with _told(target):
-            obstore.put(
-                self._store, target, joined(), use_multipart=True, chunk_size=_PIECE, max_concurrency=_IN_FLIGHT
-            )
+                for chunk in self.chunks(key):
+                    writer.write(chunk)
+            writer.close()
 
 
 class Parts:
@@ -267,7 +270,7 @@ class Parts:
         first = await reading.small()
         if not first and reading.failure is None:
             return
-        with _told(key):
+        with _told(key, writing=True):
             if reading.ended:
                 if first:
                     await obstore.put_async(self._store, key, first, use_multipart=False)

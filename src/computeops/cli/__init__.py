@@ -39,7 +39,7 @@ VERBS = {
     "shell": "run",
     "show": "store",
     "sign": "evidence",
-    "submit": "jobs",
+    "submit": "submit",
     "test": "evidence",
     "verify": "evidence",
 }

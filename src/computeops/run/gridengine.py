@@ -13,6 +13,7 @@ from computeops.run import body, handover
 from computeops.run.model import SINGLE, Phase, Plan, Record, Seen, State
 
 SHOWS_ENV = True
+STARTS_CONTAINERS = False
 _PASSES = ("SGE_",)
 _ENVIRONMENT = "smp"
 """Parallel environment that gives several slots on one machine: by this name at most sites."""

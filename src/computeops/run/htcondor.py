@@ -15,6 +15,7 @@ from computeops.run import body, handover
 from computeops.run.model import Phase, Plan, Record, Seen, State
 
 SHOWS_ENV = True
+STARTS_CONTAINERS = False
 _PASSES = ("CONDOR_CONFIG", "_CONDOR_")
 _FILE, _WATCHER, _SUBMIT = "job.sub", "watch.sub", "submit.sh"
 _ID, _WATCHES = "ComputeOpsId", "ComputeOpsWatches"

@@ -19,6 +19,7 @@ from computeops.run import handover
 from computeops.run.model import SINGLE, Job, Phase, Plan, Record, Seen, State
 
 SHOWS_ENV = False
+STARTS_CONTAINERS = True
 _FILE = "manifest.json"
 _PASSES = ("KUBECONFIG", "KUBERNETES_")
 _LABEL = "computeops.org/id"

@@ -14,6 +14,7 @@ from computeops.run import body, handover
 from computeops.run.model import Phase, Plan, Record, Seen, State
 
 SHOWS_ENV = False
+STARTS_CONTAINERS = False
 _GRACE = 5.0
 """Seconds between the request to end and the end by force."""
 

@@ -13,6 +13,7 @@ from computeops.run import body, handover
 from computeops.run.model import SINGLE, Phase, Plan, Record, Seen, State
 
 SHOWS_ENV = False
+STARTS_CONTAINERS = False
 _PASSES = ("LSF_", "LSB_DEFAULT", "EGO_")
 _ACCEPTED = re.compile(r"Job <(\d+)> is submitted")
 _NUMBER = re.compile(r"(\d+)(?:\[(\d+)\])?")

@@ -202,6 +202,8 @@ class Scheduler(Protocol):
 
     SHOWS_ENV: bool
     """Whether other people can read the variables of a job in its queue."""
+    STARTS_CONTAINERS: bool
+    """Whether it fetches and starts images itself."""
 
     def available(self) -> str:
         """Return "" if its commands are here, else why not."""

@@ -14,6 +14,7 @@ from computeops.run import body, handover
 from computeops.run.model import SINGLE, Phase, Plan, Record, Seen, State
 
 SHOWS_ENV = True
+STARTS_CONTAINERS = False
 _PASSES = ("PBS_CONF_FILE", "PBS_SERVER", "PBS_EXEC")
 _NATIVE = re.compile(r"(\d+)(?:\[(\d*)\])?(?:\..*)?")
 # PBS Professional Reference Guide, "Job States"

@@ -10,6 +10,7 @@ from computeops.run import body, handover
 from computeops.run.model import SINGLE, Phase, Plan, Record, Seen, State
 
 SHOWS_ENV = False
+STARTS_CONTAINERS = False
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
 _PHASES = {
     "PENDING": Phase.WAITING,

@@ -13,6 +13,7 @@ from computeops.run import body, handover, pbs
 from computeops.run.model import SINGLE, Phase, Plan, Record, Seen, State, label
 
 SHOWS_ENV = True
+STARTS_CONTAINERS = False
 _PASSES = ("PBS_DEFAULT", "PBS_SERVER", "MAUI", "MOAB")
 _NAME_LENGTH = 15
 """Longest name of a job that every version takes."""

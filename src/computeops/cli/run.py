@@ -1,13 +1,13 @@
 """The verbs of containers as click shows them: run, exec, shell and engines. `computeops.cli.launch` does the work."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from computeops import engine
 from computeops.cli import launch
-from computeops.cli.output import emit, json_option, table
-from computeops.config import Settings
+from computeops.cli.output import Progress, emit, json_option
+from computeops.config import Settings, environment
 
 
 class _Launch(click.Command):
@@ -53,14 +53,23 @@ shell_command = _Launch(
 
 
 @click.command()
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with the table to a file.")
+@click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
 @json_option
 @click.pass_obj
-def engines_command(_settings: Settings, *, as_json: bool) -> None:
-    """List the container engines and which of them work on this machine.
+def engines_command(settings: Settings, html: Path | None, *, markdown: bool, as_json: bool) -> None:
+    """Judge the container engines of this machine by seven criteria, each of them tried.
 
-    Example: computeops engines
+    Of engines that are not installed it says what their manuals do, marked as such.
+
+    Example: computeops engines --html engines.html
     """
-    reasons = {name: engine.available(name) for name in engine.names()}
-    rows = [[name, "works" if not why else f"no: {why}"] for name, why in reasons.items()]
-    data = [{"engine": name, "works": not why, "reason": why} for name, why in reasons.items()]
-    emit(data, table(["ENGINE", "HERE"], rows), as_json=as_json)
+    from computeops.cli import judgement
+
+    progress = Progress()
+    judged = judgement.all_engines(settings.cache, environment(), progress)
+    progress.done()
+    if html:
+        judgement.write_page(html, judged)
+    text = judgement.as_markdown(judged) if markdown else judgement.as_text(judged)
+    emit([judgement.facts(one) for one in judged], text, as_json=as_json)

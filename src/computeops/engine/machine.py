@@ -1,5 +1,6 @@
 """What a start needs to know of this machine, read from files in microseconds: GPUs, the display, namespaces, disks."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,13 @@ def gpu(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     return "nvidia" if _NVIDIA.exists() else "amd" if _AMD.exists() else "none"
+
+
+def architecture() -> str:
+    """Return this machine's architecture in OCI's words."""
+    from computeops.host.cpu import ARCHITECTURES
+
+    return ARCHITECTURES.get(os.uname().machine, os.uname().machine)
 
 
 def mpi(wanted: str, environ: Mapping[str, str]) -> str:

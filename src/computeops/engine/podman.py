@@ -47,6 +47,7 @@ def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple
     program, env = inside.command(image, request, environ)
     shown, start = mounts.visible(request, environ)
     words = [*_start(), "--interactive"]
+    words += ["--pid=host"] if request.mpi != "none" else []  # ranks tell each other apart by their process ids
     words += ["--read-only-tmpfs=false"] if not request.isolated else ["--tmpfs=/tmp:mode=1777", "--tmpfs=/var/tmp"]
     words += ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     words += ["--env", f"PATH={env['PATH']}"]

@@ -10,6 +10,7 @@ import ast
 import importlib
 import inspect
 import itertools
+import json
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ import msgspec
 
 from computeops import config, errors, limits, recipe
 from computeops.cli import VERBS
+from computeops.hub import settings as hub_settings_of
 
 REFERENCE = Path(__file__).parent / "reference"
 _NOTE = "<!-- Written by docs/generate.py from the code: change it there. -->\n\n"
@@ -30,6 +32,7 @@ _NOTE = "<!-- Written by docs/generate.py from the code: change it there. -->\n\
 def main() -> int:
     """Write or check every page."""
     pages = {"cli": cli(), "settings": settings(), "errors": error_page(), "recipe": recipe_page(), "limits": bounds()}
+    pages["hub-settings"] = hub_settings()
     stale = []
     for name, text in pages.items():
         file = REFERENCE / f"{name}.md"
@@ -96,6 +99,47 @@ def settings() -> str:
         value = getattr(defaults, one.name)
         shown = f"`{value}`" if value != "" else ""
         lines.append(f"| `{one.name}` | `COMPUTEOPS_{one.name.upper()}` | {shown} | {docs.get(one.name, '')} |")
+    return "\n".join(lines)
+
+
+_HUB_TABLES = [
+    ("The hub itself", hub_settings_of.Settings),
+    ("[[providers]]", hub_settings_of.Provider),
+    ("[[ci]]", hub_settings_of.Issuer),
+    ("[[retention]]", hub_settings_of.Retention),
+    ("[[proxies]]", hub_settings_of.Proxy),
+]
+
+
+def hub_settings() -> str:
+    """Return the page of all settings of a hub."""
+    lines = [
+        "# Settings of a hub: hub.toml\n",
+        "The file `hub.toml` in the folder of the hub (or a link to a file elsewhere) is read when a hub starts and by",
+        "every `computeops hub` verb. A hub without one works. An unknown key is an error. Secrets are never in the",
+        "file itself.\n",
+        "```toml",
+        'create_collections = "people"',
+        "",
+        "[[providers]]",
+        'name = "gitlab"',
+        'kind = "gitlab"',
+        'client_id = "..."                     # of an application with the callback https://HUB/auth/callback/gitlab',
+        'client_secret_file = "gitlab.secret"  # mode 0600, beside hub.toml',
+        "```\n",
+    ]
+    for title, kind in _HUB_TABLES:
+        lines += [f"## {title}\n", inspect.cleandoc(kind.__doc__ or "") + "\n"]
+        lines.append("| key | default | meaning |\n|---|---|---|")
+        docs = _field_docs(kind)
+        for one in msgspec.structs.fields(kind):
+            plain = isinstance(one.default, (str, int))
+            default = f"`{json.dumps(one.default)}`" if plain and one.default != "" else ""
+            if one.required:
+                default = "needed"
+            said = docs.get(one.name, f"Tables of their own, `[[{one.name}]]`.")
+            lines.append(f"| `{one.name}` | {default} | {said.replace('|', chr(92) + '|')} |")
+        lines.append("")
     return "\n".join(lines)
 
 

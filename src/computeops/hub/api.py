@@ -217,7 +217,7 @@ def openapi() -> dict[str, Any]:
         _parameter("q", "Words in name, collection, version, domains or summary.", maxLength=LIMITS.search_chars),
         *(_parameter(key, f"Only {text}.", maxLength=LIMITS.search_chars) for key, text in terms.FACTS.items()),
         _parameter("limit", "Entries of a page.", type="integer", minimum=1, maximum=LIMITS.page_rows, default=20),
-        _parameter("after", "`next` of the page before."),
+        _parameter("after", "`next` of the page before.", pattern=f"^({search.PLACE.pattern})?$"),
     ]
     release_parameters = [
         {"name": "repository", "in": "path", "required": True, "schema": {"type": "string"}},

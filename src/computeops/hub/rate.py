@@ -1,7 +1,7 @@
 """How much one caller may ask for: a bucket of requests that fills up again, and so many at a time.
 
-A caller is who sent a valid token, else an address (of IPv6 the network of 64 bits). So those behind one address who have
-tokens do not take each other's share, and a stranger's false tokens are all counted together.
+A caller is who sent a valid token, else an address (of IPv6 the network of 64 bits). So those behind one address who
+have tokens do not take each other's share, and a stranger's false tokens are all counted together.
 """
 
 import ipaddress

@@ -17,7 +17,8 @@ from computeops.hub.db import Database, collections, releases, repositories, wor
 from computeops.hub.listed import Page, complete, listed, rows_of_releases
 from computeops.limits import LIMITS
 
-_CURSOR = re.compile(r"([123])\.([0-9]{1,18})")
+PLACE = re.compile(r"([123])\.([0-9]{1,18})")
+"""What `after` looks like."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -79,7 +80,7 @@ def cursor(after: str) -> tuple[int, int]:
     """
     if not after:
         return 1, 0
-    match = _CURSOR.fullmatch(after)
+    match = PLACE.fullmatch(after)
     if match is None:
         raise UsageError(f"not a place in a list: {after[:40]!r}", hint="take `next` of the page before")
     return int(match[1]), int(match[2])

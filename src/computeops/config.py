@@ -32,6 +32,10 @@ class Settings:
     """Folder of the jobs that were submitted, with their scripts and logs; the machines that compute must see it."""
     scheduler: str = ""
     """Where `submit` sends jobs; empty: it must be named."""
+    queue: str = ""
+    """Queue or partition of jobs that name none; empty: the scheduler's own."""
+    account: str = ""
+    """Account that pays for jobs that name none."""
     advisories: Path
     """File of the index of advisories that `scan` asks; it may lie on a read-only file system."""
     feeds: str = ""

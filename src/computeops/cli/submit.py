@@ -49,8 +49,8 @@ _Options = Mapping[str, Any]
 )
 @click.option("--error", "stderr", type=click.Path(path_type=Path), help="File for its errors.")
 @click.option("--retries", type=click.IntRange(0, 100), default=0, help="How often it is started again when it fails.")
-@click.option("--queue", default="", help="Queue or partition.")
-@click.option("--account", default="", help="Account or project that pays.")
+@click.option("--queue", default="", help="Queue or partition; default: the setting `queue`.")
+@click.option("--account", default="", help="Account or project that pays; default: the setting `account`.")
 @click.option(
     "--option", "options", multiple=True, help="A word more for the scheduler's own command; may be repeated."
 )
@@ -75,7 +75,7 @@ def submit_command(settings: Settings, /, image: str, args: Sequence[str], **opt
 
         pipeline.admit(path, settings)
     values = _values(options["env"], environ)
-    job = _job(path, args, options, values)
+    job = _job(path, args, options, values, settings)
     if run.load(on).STARTS_CONTAINERS and not Path(image).exists():
         job = _in_registry(job, image, path, args, settings)
     if options["dry_run"]:
@@ -103,7 +103,7 @@ def _values(words: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
-def _job(image: Path, args: Sequence[str], options: _Options, values: Mapping[str, str]) -> Job:
+def _job(image: Path, args: Sequence[str], options: _Options, values: Mapping[str, str], settings: Settings) -> Job:
     def file(name: str) -> str:
         return str(options[name].absolute()) if options[name] else ""
 
@@ -130,8 +130,8 @@ def _job(image: Path, args: Sequence[str], options: _Options, values: Mapping[st
         stdout=file("stdout"),
         stderr=file("stderr"),
         retries=options["retries"],
-        queue=options["queue"],
-        account=options["account"],
+        queue=options["queue"] or settings.queue,
+        account=options["account"] or settings.account,
         options=tuple(options["options"]),
     )
 

@@ -20,7 +20,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from computeops.errors import ComputeOpsError, ConflictError, NotFoundError, UsageError, did_you_mean
+from computeops.errors import (
+    ComputeOpsError,
+    ConflictError,
+    NotFoundError,
+    UnavailableError,
+    UsageError,
+    did_you_mean,
+)
 from computeops.hub import outside
 from computeops.hub.db import Database, Repository, collections, deliveries, webhooks
 from computeops.hub.state import Hub
@@ -203,6 +210,9 @@ class Courier:
             try:
                 found = await asyncio.to_thread(self._claim)
                 await asyncio.gather(*(self._tell(row) for row in found))
+            except UnavailableError as error:
+                _log.error("webhooks wait: %s", error.message)
+                found = []
             except Exception:  # noqa: BLE001  a database that is away for a while must not end this task for ever
                 _log.exception("webhooks")
                 found = []

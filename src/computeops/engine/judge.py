@@ -155,11 +155,16 @@ class _Probe:
             if own
             else f"capabilities {powers}",
             "no new privileges" if locked == "1" else "setuid programs work inside",
-            *(["a file of root was written"] if wrote == "1" and os.geteuid() else []),
+            *(
+                ["a file of root was written", *([] if os.geteuid() else ["for root started it"])]
+                if wrote == "1"
+                else []
+            ),
             *([f"{setuid[0]} is setuid"] if setuid else []),
         ]
-        harmless = (own or int(powers, 16) == 0) and not (wrote == "1" and os.geteuid())
-        return (Mark.NO if not harmless else Mark.PARTLY if setuid else Mark.YES), ", ".join(facts)
+        harmless = (own or int(powers, 16) == 0) and (wrote == "0" or os.geteuid() == 0)
+        mark = Mark.NO if not harmless else Mark.PARTLY if setuid or wrote == "1" else Mark.YES
+        return mark, ", ".join(facts)
 
     def transparent_io(self) -> tuple[Mark, str]:
         """Let two ranks exchange a message, and open a window."""

@@ -14,7 +14,7 @@ from computeops import recipe as recipes
 from computeops.ci import templates
 from computeops.cli.output import emit, json_option
 from computeops.config import Settings, environment
-from computeops.errors import NotFoundError, UsageError
+from computeops.errors import FormatError, NotFoundError, UsageError
 from computeops.limits import LIMITS
 from computeops.model import Reference
 
@@ -177,7 +177,11 @@ def _signing(settings: Settings, key: str) -> Iterator[Settings]:
     settings.tmp.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=settings.tmp, prefix="computeops-keys-"))  # mode 0700
     try:
-        Keyring(folder).restore(_KEY, key.encode())
+        try:
+            Keyring(folder).restore(_KEY, key.encode())
+        except FormatError as error:
+            hint = f"copy the file {settings.keys}/NAME/secret of a key that `computeops key new NAME` made"
+            raise UsageError(f"the variable of --key-env holds no secret key: {error.message}", hint=hint) from None
         yield replace(settings, keys=folder, key=_KEY)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -74,6 +74,7 @@ class Run:
         self._steps: list[dict[str, Any]] = []
         self._made: list[_Made] = []
         self._facts: dict[str, Any] = {}
+        self._last = ""
 
     def go(self) -> int:
         """Do all steps and return the exit code; the reports are written in any case.
@@ -132,7 +133,7 @@ class Run:
                     pypi=settings.pypi,
                     cache=settings.cache,
                     tmp=settings.tmp,
-                    progress=self._say,
+                    progress=self._progress,
                 )
                 self._say(f"{builders.write_lock(folder, pinned)} was missing: commit the one of this run")
             builders.check_lock(folder, recipe, pinned)
@@ -143,16 +144,16 @@ class Run:
         """Build, check and sign one variant."""
         settings, suffix = self._settings, f" {variant}" if variant else ""
         with self._step(f"build{suffix}"):
-            product = pipeline.build(self._order.folder, variant, self._order.out, settings, self._say)
+            product = pipeline.build(self._order.folder, variant, self._order.out, settings, self._progress)
             self._say(str(product.release.sif), *(f"{key} {digest}" for key, digest in product.image.subjects.items()))
         made = _Made(variant, product, list(product.evidence))
         self._made.append(made)
         if recipe.tests:
             with self._step(f"test{suffix}") as said:
-                made.evidence.append(pipeline.test(product.image, recipe.tests, settings, self._say))
+                made.evidence.append(pipeline.test(product.image, recipe.tests, settings, self._progress))
                 self._tested(made, said)
         with self._step(f"sbom{suffix}"):
-            made.evidence += pipeline.check(product.image, (), settings, self._say)
+            made.evidence += pipeline.check(product.image, (), settings, self._progress)
         if settings.advisories.exists():
             with self._step(f"scan{suffix}") as said:
                 self._scan(made, said)
@@ -192,13 +193,14 @@ class Run:
             for made in self._made:
                 version = "-".join(filter(None, (recipe.package.version, made.variant)))
                 named = replace(reference, version=version)
-                digest = pipeline.publish(made.product.release.sif, named, registry, self._settings, self._say)
+                digest = pipeline.publish(made.product.release.sif, named, registry, self._settings, self._progress)
                 made.manifest = str(digest)
                 self._say(f"{named}@{digest}")
         return [made.manifest for made in self._made]
 
     def _registry(self, reference: Reference) -> Registry:
         from computeops.cli import store
+        from computeops.store import trusted
 
         hub = reference.hub or store.address(self._settings, None)
         if self._order.token:
@@ -212,7 +214,7 @@ class Run:
                 )
             if not proof:
                 return Registry(hub, login=known.login)
-            return Registry(hub, login=Login(identity.push_token(known.base, proof, reference.repository, session)))
+            return Registry(hub, login=Login(trusted.push_token(known.base, proof, reference.repository)))
 
     @property
     def _fails(self) -> bool:
@@ -232,6 +234,11 @@ class Run:
             facts["seconds"] = round(time.monotonic() - began, 3)
             if line := sections.end(self._service, name, int(time.time())):
                 click.echo(line)
+
+    def _progress(self, line: str) -> None:
+        if line != self._last:  # "sent 2 MiB" once for each part is enough
+            self._last = line
+            self._say(line)
 
     def _say(self, *lines: str) -> None:
         for line in lines:

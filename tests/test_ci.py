@@ -1,0 +1,333 @@
+"""`computeops ci`: the whole pipeline in one process as a runner calls it, the files it comes from, and its logins."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+import building
+from computeops.ci import junit, sections
+from conftest import RunningHub
+from servers import Asked, Server, serving
+
+BIN = Path(sys.executable).parent
+RECIPE = """
+[package]
+name = "greeting"
+version = "1.0"
+summary = "Says hello from a Dockerfile"
+license = "Apache-2.0"
+
+[[sources]]
+path = "greeting.txt"
+
+[build]
+builder = "dockerfile"
+file = "Dockerfile"
+
+[[tests]]
+name = "greets"
+run = "greet"
+expect = "hello"
+"""
+CI = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of an author with a key, and a repository with a locked recipe."""
+    home = tmp_path_factory.mktemp("author")
+    folder = building.copy_recipe("dockerfile", home / "repository")
+    (folder / "computeops.toml").write_text(RECIPE)
+    call(home, "key", "new", "author")
+    call(home, "lock", "repository")
+    return home
+
+
+@pytest.fixture
+def ci(home: Path, tmp_path: Path) -> CI:
+    """Call computeops on a runner: in a clone of the repository, without the author's keys."""
+    shutil.copytree(home / "repository", tmp_path / "runner/repository")
+
+    def computeops(*argv: str, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+        return call(tmp_path / "runner", *argv, code=code, variables=variables)
+
+    return computeops
+
+
+def call(
+    home: Path, *argv: str | Path, code: int = 0, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    env = {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "TMPDIR": "/var/tmp", **(variables or {})}
+    command = [sys.executable, "-m", "computeops", *map(str, argv)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=home)
+    assert done.returncode == code, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def secret(home: Path) -> str:
+    return (home / ".config/computeops/keys/author/secret").read_text()
+
+
+def pulled(home: Path, hub: RunningHub, into: Path) -> Path:
+    """Pull as somebody who trusts the author."""
+    into.mkdir()
+    (into / "author.pub").write_text(call(home, "key", "export", "author").stdout)
+    call(into, "key", "import", "author", "author.pub")
+    call(into, "pull", f"{hub.address}/bio/greeting:1.0", "greeting.sif")
+    return into / "greeting.sif"
+
+
+@pytest.mark.buildah
+def test_a_run_leaves_image_evidence_and_reports(ci: CI, tmp_path: Path) -> None:
+    log = ci("ci", "run", "repository", GITLAB_CI="true").stdout
+    steps = ["lint", "lock", "build", "test", "sbom", "sign"]
+    assert [step for step in steps if f"section_start:{int(time.time()) // 10000}" in log and step in log] == steps
+    reports = tmp_path / "runner/reports"
+    suites = ET.fromstring((reports / "junit.xml").read_bytes())
+    assert (suites.get("tests"), suites.get("failures")) == ("1", "0")
+    assert suites[0][0].get("name") == "greets"
+    assert json.loads((reports / "greeting-1.0.cdx.json").read_text())["bomFormat"] == "CycloneDX"
+    summary = json.loads((reports / "summary.json").read_text())
+    assert summary["exit_code"] == 0
+    assert [one["step"] for one in summary["steps"]] == steps
+    assert summary["images"][0]["evidence"] == {"provenance": None, "test": True, "cyclonedx": None, "spdx": None}
+    assert (tmp_path / "runner/built/greeting-1.0.sif").exists()
+
+
+@pytest.mark.buildah
+def test_a_failed_test_of_one_variant_publishes_none(ci: CI, home: Path, hub: RunningHub, tmp_path: Path) -> None:
+    folder = tmp_path / "runner/repository"
+    variants = '[[variants]]\nname = "quiet"\n\n[[variants]]\nname = "loud"\noptions = { GREETING = "HELLO" }\n'
+    (folder / "computeops.toml").write_text(RECIPE + variants)
+    push = ("ci", "run", "repository", "--push", f"{hub.address}/bio/greeting", "--key-env", "KEY")
+    log = ci(*push, code=13, KEY=secret(home), COMPUTEOPS_TOKEN=hub.token("push:bio/*"), GITHUB_ACTIONS="true").stdout
+    assert "::group::test loud" in log
+    assert "FAILED  greets: the output lacks 'hello'" in log
+    suites = ET.fromstring((tmp_path / "runner/reports/junit.xml").read_bytes())
+    assert [suite.get("failures") for suite in suites] == ["0", "1"]
+    failure = suites[1][0][0]
+    assert failure.get("message") == "the output lacks 'hello'"
+    assert "HELLO" in (failure.text or "")
+    call(tmp_path / "runner", "show", f"{hub.address}/bio/greeting:1.0-quiet", code=5)
+    summary = json.loads((tmp_path / "runner/reports/summary.json").read_text())
+    assert summary["exit_code"] == 13
+    assert [one["manifest"] for one in summary["images"]] == ["", ""]
+
+
+@pytest.mark.buildah
+def test_what_is_published_is_trusted_and_no_secret_shows(ci: CI, home: Path, hub: RunningHub, tmp_path: Path) -> None:
+    given = {"KEY": secret(home), "COMPUTEOPS_TOKEN": hub.token("push:bio/*")}
+    (tmp_path / "token").write_text(given["COMPUTEOPS_TOKEN"])
+    variables = given | {"COMPUTEOPS_TOKEN": str(tmp_path / "token")}
+    push = ("ci", "run", "repository", "--push", f"{hub.address}/bio/greeting", "--key-env", "KEY")
+    done = ci(*push, **variables)
+    assert pulled(home, hub, tmp_path / "scientist").exists()
+    written = [path.read_text() for path in (tmp_path / "runner/reports").iterdir()]
+    words = [given["COMPUTEOPS_TOKEN"], *(line for line in given["KEY"].splitlines() if len(line) > 30)]
+    assert not [word for word in words for text in (done.stdout, done.stderr, *written) if word in text]
+    assert not (tmp_path / "runner/.config").exists()  # neither a keyring nor a login stays on the runner
+    assert not list(Path("/var/tmp").glob("computeops-keys-*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "code", "words"),
+    [
+        (["--push", "hub.example.org/bio/greeting"], {}, 2, "nothing is published that nobody signed"),
+        (["--key-env", "KEY"], {}, 2, "the variable KEY is not set"),
+        (["--key-env", "KEY"], {"KEY": "/nowhere/key"}, 5, "cannot read the file that KEY names"),
+        (["--key-env", "KEY"], {"KEY": "not a key"}, 2, "holds no secret key"),
+        (["--push", "bio/greeting:2.0"], {"COMPUTEOPS_KEY": "x"}, 5, "no key 'x'"),
+    ],
+)
+def test_what_a_run_lacks_is_told_before_it_builds(
+    ci: CI, options: list[str], variables: dict[str, str], code: int, words: str
+) -> None:
+    done = ci("ci", "run", "repository", *options, code=code, **variables)
+    assert words in done.stderr
+    assert "build" not in done.stdout
+
+
+def test_a_version_that_is_not_the_recipes_and_an_old_lock_stop_the_run(ci: CI, home: Path, tmp_path: Path) -> None:
+    push = ("ci", "run", "repository", "--push", "hub.example.org/bio/greeting:2.0", "--key-env", "KEY")
+    assert "the recipe is of version 1.0" in ci(*push, code=2, KEY=secret(home)).stderr
+    with (tmp_path / "runner/repository/Dockerfile").open("a") as file:
+        file.write("RUN true\n")
+    assert "another state of the recipe" in ci("ci", "run", "repository", code=3).stderr
+    summary = json.loads((tmp_path / "runner/reports/summary.json").read_text())
+    assert (summary["exit_code"], summary["steps"][-1]["outcome"]) == (3, "failed")
+    assert "computeops lock" in summary["error"]["hint"]
+
+
+class Issuer:
+    """A CI service: publishes its key, signs tokens of jobs, and gives one to who asks as GitHub does."""
+
+    def __init__(self) -> None:
+        self.key = ECKey.generate_key("P-256", {"kid": "1", "use": "sig"})
+        self.claims: dict[str, str] = {}
+
+    def token(self, address: str, audience: str) -> str:
+        now = int(time.time())
+        claims = {"iss": address, "aud": audience, "iat": now, "exp": now + 300, "sub": "job", **self.claims}
+        return jwt.encode({"alg": "ES256", "kid": "1"}, claims, self.key)
+
+    def answer(self, asked: Asked) -> None:
+        address = f"http://{asked.headers['host']}"
+        about = {"issuer": address, "jwks_uri": f"{address}/keys"}
+        pages: dict[str, object] = {
+            "/.well-known/openid-configuration": about,
+            "/keys": {"keys": [self.key.as_dict(private=False)]},
+        }
+        if asked.path == "/token" and asked.headers.get("authorization") == "Bearer of-the-job":
+            audience = asked.query.partition("audience=")[2].replace("%3A", ":").replace("%2F", "/")
+            pages["/token"] = {"value": self.token(address, audience)}
+        found = pages.get(asked.path)
+        asked.answer(200 if found else 404, json.dumps(found).encode(), {"Content-Type": "application/json"})
+
+
+@pytest.fixture
+def issuer() -> Iterator[tuple[Issuer, Server]]:
+    made = Issuer()
+    with serving(made.answer) as server:
+        yield made, server
+
+
+@pytest.mark.buildah
+@pytest.mark.parametrize("kind", ["gitlab", "github"])
+def test_a_job_that_the_hub_knows_needs_no_token(
+    ci: CI, home: Path, hub: RunningHub, issuer: tuple[Issuer, Server], kind: str, tmp_path: Path
+) -> None:
+    service, server = issuer
+    hub.stop()
+    settings = f'audience = "{hub.address}"\n[[ci]]\nissuer = "{server.url}"\nkind = "{kind}"\n'
+    file = hub.data / "hub.toml"
+    file.write_text(settings + (file.read_text() if file.exists() else ""))
+    hub.start()
+    call(home, "hub", "collection", "bio", "--public", "--data", hub.data)
+    bind = ("hub", "publisher", "add", "bio", "--data", hub.data, "--issuer", server.url, "--project", "lab/greeting")
+    call(home, *bind, "--ref", "refs/tags/v*")
+    if kind == "gitlab":
+        service.claims = {"project_path": "lab/greeting", "project_id": "7", "ref_path": "refs/tags/v1.0"}
+        variables = {"COMPUTEOPS_ID_TOKEN": service.token(server.url, hub.address)}
+    else:
+        service.claims = {"repository": "lab/greeting", "repository_id": "7", "ref": "refs/tags/v1.0"}
+        variables = {
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"{server.url}/token?a=1",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "of-the-job",
+        }
+    push = ("ci", "run", "repository", "--push", f"{hub.address}/bio/greeting", "--key-env", "KEY")
+    ci(*push, KEY=secret(home), **variables)
+    assert pulled(home, hub, tmp_path / "scientist").exists()
+
+
+@pytest.mark.buildah
+def test_a_job_that_the_hub_does_not_know_is_told_what_to_do(
+    ci: CI, home: Path, hub: RunningHub, tmp_path: Path
+) -> None:
+    push = ("ci", "run", "repository", "--push", f"{hub.address}/bio/greeting", "--key-env", "KEY")
+    done = ci(*push, code=7, KEY=secret(home))
+    assert "give it an ID token in COMPUTEOPS_ID_TOKEN, or a token" in done.stderr
+    assert json.loads((tmp_path / "runner/reports/summary.json").read_text())["steps"][-1]["step"] == "publish"
+
+
+@pytest.mark.parametrize(
+    ("service", "schemas"),
+    [
+        ("gitlab", {".gitlab-ci.yml": "gitlab-ci", ".gitlab/computeops.yml": "gitlab-ci"}),
+        ("github", {".github/workflows/computeops.yml": "github-workflows"}),
+    ],
+)
+def test_pipeline_files_satisfy_the_published_schemas(
+    ci: CI, service: str, schemas: dict[str, str], tmp_path: Path
+) -> None:
+    ci("ci", "init", "repository", "--for", service, "--push", "hub.example.org/bio/greeting")
+    for name, schema in schemas.items():
+        for number, document in enumerate(yaml.safe_load_all((tmp_path / "runner/repository" / name).read_text())):
+            if set(document) == {"spec"}:  # the head of a component; the schema is for what follows
+                continue
+            file = tmp_path / f"{number}.json"
+            # YAML 1.1 reads the key `on` as a truth
+            file.write_text(json.dumps({"on" if key is True else key: value for key, value in document.items()}))
+            argv = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(file)]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout
+
+
+def test_pipeline_files_are_never_written_over_others(ci: CI, tmp_path: Path) -> None:
+    folder = tmp_path / "runner/repository"
+    init = ("ci", "init", "repository", "--for", "gitlab", "--push", "hub.example.org/bio/greeting")
+    (folder / ".gitlab-ci.yml").write_text("mine\n")
+    assert ".gitlab-ci.yml: there is one already" in ci(*init, code=6).stderr
+    assert not (folder / ".gitlab").exists()
+    ci(*init, "--force")
+    assert "bio/greeting" in (folder / ".gitlab-ci.yml").read_text()
+    ci(*init)  # the same again is no harm
+    assert ci("ci", "init", "repository", "--for", "gitlab", "--push", "bio/greeting:1.0", code=2).stderr
+    assert ci("ci", "init", "--recipe", "../x", "--for", "gitlab", "--push", "h.org/a/b", code=2).stderr
+
+
+@pytest.mark.buildah
+@pytest.mark.gitlab_ci_local
+def test_from_a_commit_by_the_pipeline_of_gitlab_to_an_image_pulled_from_the_hub(
+    ci: CI, home: Path, hub: RunningHub, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runner/repository"
+    ci("ci", "init", "repository", "--for", "gitlab", "--push", f"{hub.address}/bio/greeting")
+    settings = tmp_path / "settings/.gitlab-ci-local"
+    settings.mkdir(parents=True)
+    variables = {
+        "COMPUTEOPS_TOKEN": hub.token("push:bio/*"),
+        "COMPUTEOPS_SIGNING_KEY": {"type": "file", "values": {"*": secret(home)}},
+    }
+    (settings / "variables.yml").write_text(json.dumps({"global": variables}))
+    env = {
+        "HOME": str(tmp_path),
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "GCL_IGNORE_PREDEFINED_VARS": "CI_PROJECT_DIR,CI_COMMIT_TAG",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+    }
+
+    def run(*argv: str) -> str:
+        done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("git", "init", "-q", "-b", "main")
+    run("git", "remote", "add", "origin", "git@gitlab.example.org:bio/greeting.git")
+    run("git", "add", "-A")
+    run("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-q", "-m", "Release 1.0")
+    run("git", "tag", "v1.0")
+    local = ("gitlab-ci-local", "--force-shell-executor", "--home", str(settings.parent))
+    local = (*local, "--variable", f"CI_PROJECT_DIR={folder}")
+    assert "PASS  computeops " in run(*local)
+    call(tmp_path / "runner", "show", f"{hub.address}/bio/greeting:1.0", code=5)
+    assert "PASS  computeops-publish" in run(*local, "--variable", "CI_COMMIT_TAG=v1.0")
+    image = pulled(home, hub, tmp_path / "scientist")
+    assert "hello" in call(image.parent, "run", image, "there").stdout
+
+
+def test_what_a_build_prints_is_no_command_for_the_runner() -> None:
+    hostile = "\x1b[0Ksection_end:1:x\r\x1b[0K::set-env name=A::b"
+    assert "\x1b" not in sections.plain("gitlab", hostile)
+    assert "\r" not in sections.plain("gitlab", hostile)
+    assert not sections.plain("github", "  ::add-path::/tmp").lstrip().startswith("::")
+    assert sections.plain("github", "std::vector") == "std::vector"
+
+
+def test_junit_holds_whatever_a_test_prints() -> None:
+    bad = {"name": "a\x00<b", "seconds": 1.5, "fault": "]]>\ud800", "output": "\x1b[31m\uffff&"}
+    suite = ET.fromstring(junit.junit({"x": [bad, {"name": "c", "seconds": 0.25}]}))
+    assert suite.get("time") == "1.750"
+    assert suite[0][0].get("name") == "a\N{REPLACEMENT CHARACTER}<b"
+    assert suite[0].get("failures") == "1"

@@ -387,6 +387,12 @@ class TestHealth:
         assert "secret" not in hub.log()
 
 
+def test_a_log_for_people_has_no_line_for_each_request(hub: RunningHub) -> None:
+    Caller(hub.address).get("/v2/bio/x/tags/list")
+    hub.stop()
+    assert "tags/list" not in hub.log()
+
+
 @on_sqlite
 def test_a_database_of_a_newer_hub_is_refused(hub: RunningHub) -> None:
     hub.stop()

@@ -37,12 +37,13 @@ def begin(form: str) -> None:
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     root.propagate = False
-    ACCESS.disabled = form != "json"
+    # not `disabled`, which the server's own configuration of logging resets
+    ACCESS.setLevel(logging.INFO if form == "json" else logging.WARNING)
 
 
 def request(door: str, method: str, path: str, status: int, seconds: float, sent: int, client: str) -> None:
     """Log one request."""
-    if ACCESS.disabled or not ACCESS.isEnabledFor(logging.INFO):
+    if not ACCESS.isEnabledFor(logging.INFO):
         return
     facts = {"door": door, "method": method, "path": path, "status": status, "client": client}
     facts |= {"milliseconds": round(seconds * 1000, 1), "sent": sent}

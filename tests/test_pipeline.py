@@ -23,6 +23,9 @@ license = "GPL-2.0-only"
 [[sources]]
 path = "data.txt"
 
+[[sources]]
+path = "more"
+
 [build]
 builder = "debian"
 suite = "bookworm"
@@ -69,6 +72,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     (folder / "computeops.toml").write_text(RECIPE)
     (folder / "data.txt").write_text("archived with the release\n")
+    (folder / "more/deeper").mkdir(parents=True)
+    (folder / "more/deeper/file").write_text("in a folder")
     author("key", "new", "author")
     author("build", folder, "--out", home / "out", "--key", "author")
     return home

@@ -6,6 +6,7 @@ Each step is a few lines over the folder of its name. Imports stand inside the f
 import hashlib
 import platform
 import shutil
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -394,10 +395,21 @@ def _restored(release: "Release", folder: Path, cache: Path) -> Path:
             with whole_file(cache / "sources" / digest) as kept:
                 shutil.copyfileobj(file, kept)
     for source in recipes.parse(found[recipes.FILE_NAME].read_bytes()).sources:
-        if isinstance(source, recipes.PathSource):  # that it is there is checked; its content comes from the cache
-            (folder / source.path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / source.path).touch()
+        if isinstance(source, recipes.PathSource):
+            _lay(folder / source.path, sources)
     return folder
+
+
+def _lay(target: Path, sources: Mapping[str, Path]) -> None:
+    """Put a source that stood beside the recipe back there: a file, or a folder that was archived as a tar."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.name in sources:
+        shutil.copyfile(sources[target.name], target)
+    elif archived := sources.get(f"{target.name}.tar"):
+        with tarfile.open(archived) as tar:
+            tar.extractall(target.parent, filter="data")  # refuses what would lead out of the folder
+    else:
+        raise NotFoundError(f"the release has no source {target.name}, which its recipe names")
 
 
 def _lock(folder: Path, recipe: "Recipe", settings: Settings, progress: Progress) -> "Lock":

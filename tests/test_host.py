@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 import containers
+import releases
 from computeops.errors import UsageError
 from computeops.host import Needs, cpu, gpu, needs, site
 from computeops.host.look import look
@@ -267,3 +268,20 @@ def test_host_prints_text_json_and_toml(tmp_path: Path) -> None:
     file.write_text(computeops("host", "--toml", env=environ).stdout)
     assert site.load(file).kernel == platform.release()
     assert platform.release() in computeops("host", env=environ).stdout
+
+
+@pytest.mark.squashfs
+def test_a_release_in_a_hub_is_judged_without_being_pulled(hub, tmp_path: Path) -> None:
+    made, _ = releases.release(tmp_path / "made")
+    name = f"{hub.address}/bio/thing:1.0"
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    for words in (["key", "new", "ada"], ["sign", made.sif, "--key", "ada"]):
+        assert computeops(*words, env=environ).returncode == 0
+    argv = [sys.executable, "-m", "computeops", "login", hub.address, "--token-stdin"]
+    subprocess.run(argv, input=hub.token("push:bio/thing").encode(), env={**os.environ, **environ}, check=True)
+    assert computeops("push", made.sif, name, env=environ).returncode == 0
+    done = computeops("fit", name, env=environ)
+    assert done.returncode == 0, done.stderr
+    assert "it fits" in done.stdout
+    assert not (tmp_path / "cache/computeops/images").exists()
+    assert computeops("fit", f"{hub.address}/bio/other:1.0", env=environ).returncode == 5

@@ -37,9 +37,14 @@ _TAIL_LINES = 30
 
 def find(program: str) -> str | None:
     """Return the path of `program`, or None if it is not installed."""
-    import shutil
+    if "/" in program:
+        return program if _can_be_executed(program) else None
+    places = (f"{folder or '.'}/{program}" for folder in os.get_exec_path())  # shutil.which costs an import of 4 ms
+    return next((place for place in places if _can_be_executed(place)), None)
 
-    return shutil.which(program)
+
+def _can_be_executed(path: str) -> bool:
+    return os.access(path, os.X_OK) and not Path(path).is_dir()
 
 
 def need(program: str) -> str:

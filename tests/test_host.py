@@ -251,6 +251,10 @@ def test_an_image_for_another_cpu_is_not_started(tmp_path: Path, form: str) -> N
         done = computeops("exec", path, "true", env={"XDG_CACHE_HOME": str(tmp_path)})
         assert done.returncode == 125
         assert "was built for CPUs of power9le" in done.stderr
+    if form == "sif":
+        environ = {"XDG_CACHE_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)}
+        done = computeops("submit", path, "--on", "local", env=environ)
+        assert (done.returncode, done.stdout) == (125, "")
 
 
 @pytest.mark.squashfs

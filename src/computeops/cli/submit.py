@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from computeops import run
+from computeops import engine, run
 from computeops.cli import jobs as jobs_verbs
 from computeops.cli.launch import locate
 from computeops.cli.output import Progress, dry_run_option, emit, json_option
@@ -74,6 +74,8 @@ def submit_command(settings: Settings, /, image: str, args: Sequence[str], **opt
         from computeops import pipeline
 
         pipeline.admit(path, settings)
+    if on == "local":  # elsewhere the job's own `computeops run` asks: nodes have other CPUs than this machine
+        engine.admit(path, settings.cache)
     values = _values(options["env"], environ)
     job = _job(path, args, options, values, settings)
     if run.load(on).STARTS_CONTAINERS and not Path(image).exists():

@@ -23,6 +23,7 @@ __all__ = [
     "Plan",
     "Prepared",
     "Request",
+    "admit",
     "available",
     "become",
     "choose",
@@ -164,6 +165,15 @@ def plan(
     prepared = Prepared(image, image.absolute()) if as_it_is else trees.prepare(image, cache, cache_bytes)
     argv, env = chosen.argv(prepared, request, environ)
     return Plan(name, tuple(argv), env)
+
+
+def admit(image: Path, cache: Path) -> None:
+    """Do nothing if this machine has the CPU that `image` says it was built for, or it says none; `plan` asks too.
+
+    Raises:
+        EngineError: it would die of an illegal instruction; FormatError: the image is broken.
+    """
+    demands.check(image, Request(action="run"), cache)
 
 
 def warning(environ: Mapping[str, str]) -> str:

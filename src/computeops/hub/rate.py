@@ -9,7 +9,6 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -95,14 +94,14 @@ class Limited:
         if not self._rate:
             return None, 0.0
         cost = 1.0 if scope["path"].startswith(_PLAIN) else _SEARCH_COST
-        key: Hashable = _network((scope.get("client") or ("", 0))[0])
+        token = 0
         try:
-            caller = self._hub.caller(scope)
-            key = ("token", caller.token) if caller.token else key
+            token = self._hub.caller(scope).token
         except LoginError:
             cost = _GUESS_COST
         except ComputeOpsError:  # the index does not answer: who asks will hear of it
             pass
+        key: Hashable = token or _network((scope.get("client") or ("", 0))[0])
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= _CALLERS:
@@ -128,9 +127,11 @@ class Limited:
         await response(scope, receive, send)
 
 
-def _network(host: str) -> Any:
+def _network(host: str) -> str:
+    if ":" not in host:
+        return host[:64]
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.IPv6Address(host)
     except ValueError:
         return host[:64]
-    return int(address) >> 64 if address.version == 6 else host
+    return str(address.ipv4_mapped or f"{int(address) >> 64:x}")

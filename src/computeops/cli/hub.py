@@ -78,6 +78,7 @@ def collection_command(data: Path, name: str, quota: str, *, private: bool | Non
 
     Example: computeops hub collection --data /srv/hub --private embargo
     """
+    from computeops.hub import audit
     from computeops.hub.state import Hub
 
     if private is None and not quota:
@@ -85,8 +86,10 @@ def collection_command(data: Path, name: str, quota: str, *, private: bool | Non
     hub = Hub.open(data)
     if private is not None:
         hub.set_public(name, public=not private)
+        audit.by_operator(hub.database, "make private" if private else "make public", name)
     if quota:
         hub.set_quota(name, hub_care.size(quota))
+        audit.by_operator(hub.database, f"quota {quota}", name)
 
 
 @hub_command.command("reindex")

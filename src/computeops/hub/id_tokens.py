@@ -1,7 +1,8 @@
 """Signed tokens of others (OpenID Connect Core 1.0): who issued one, whether it is genuine, and what it claims.
 
 The steps of `Issuers.verify` are those of section 3.1.3.7. Keys are fetched from the issuer and kept; a key that is
-not known makes the hub ask again, but not more often than once a minute, however many forged tokens come.
+not known makes the hub ask again, but not more often than once a minute, however many forged tokens come. An issuer
+that does not answer is left alone for a while, and nobody waits long for the answer that another waits for.
 """
 
 import time
@@ -21,7 +22,9 @@ from computeops.limits import LIMITS
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
 """With public keys only: a token that is signed with what everybody can read proves nothing."""
-_SECONDS = 10.0
+_SECONDS = 5.0
+_WAIT_SECONDS = 3.0
+_SILENT_SECONDS = 15.0
 _KEPT_SECONDS = 3600
 _AGAIN_SECONDS = 60
 _LEEWAY_SECONDS = 60
@@ -42,7 +45,8 @@ class Issuers:
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
-        self._asking = Lock()
+        self._silent: dict[str, tuple[float, NetworkError]] = {}
+        self._asking: dict[str, Lock] = {}
 
     def about(self, issuer: str) -> Mapping[str, Any]:
         """Return what the issuer says of itself (OpenID Connect Discovery 1.0): its endpoints.
@@ -77,11 +81,31 @@ class Issuers:
         return jwt.decode(token, newer, algorithms=ALGORITHMS).claims
 
     def _get(self, issuer: str, oldest: float) -> _Known:
-        with self._asking:
-            known = self._known.get(issuer)
-            if known is None or time.monotonic() - known.fetched > oldest:
-                known = self._known[issuer] = _fetch(issuer)
+        if (known := self._fresh(issuer, oldest)) is not None:
             return known
+        asking = self._asking.setdefault(issuer, Lock())
+        if not asking.acquire(timeout=_WAIT_SECONDS):
+            raise NetworkError(f"{issuer} is slow to answer", hint="try again in a minute")
+        try:
+            known = self._fresh(issuer, oldest)  # another may have asked meanwhile
+            if known is None:
+                known = self._known[issuer] = _fetch(issuer)
+        except NetworkError as error:
+            self._silent[issuer] = time.monotonic(), error
+            raise
+        finally:
+            asking.release()
+        return known
+
+    def _fresh(self, issuer: str, oldest: float) -> _Known | None:
+        """Return what is known of the issuer, unless it is too old; raise again what went wrong just now."""
+        known = self._known.get(issuer)
+        if known is not None and time.monotonic() - known.fetched <= oldest:
+            return known
+        at, error = self._silent.get(issuer, (-_SILENT_SECONDS, None))
+        if error is not None and time.monotonic() - at < _SILENT_SECONDS:
+            raise NetworkError(error.message, hint=error.hint)
+        return None
 
 
 def _fetch(issuer: str) -> _Known:

@@ -35,7 +35,7 @@ def allows(database: Database, caller: Caller, action: str, repository: str) -> 
     if action != "push" or not caller.person or not caller.covers(action, repository):
         return False
     with database.read() as connection:
-        return not _exists(connection, collection) and _may_create(connection, caller, collection)
+        return not _exists(connection, collection) and _may_create(database, connection, caller, collection)
 
 
 def admit(database: Database, caller: Caller, action: str, repository: str, *, public: bool = True) -> bool:
@@ -43,12 +43,14 @@ def admit(database: Database, caller: Caller, action: str, repository: str, *, p
     if not allows(database, caller, action, repository):
         return False
     collection = repository.rpartition("/")[0]
-    if action != "push" or not caller.person or collection in (caller.roles or {}):
+    if action != "push" or collection in (caller.roles or {}) or (public and not caller.person):
         return True
+    if exists(database, collection):
+        return caller.may(action, repository)
     with database.write() as connection:
-        if _exists(connection, collection):  # an administrator, or somebody else was faster
+        if _exists(connection, collection):  # somebody else was faster
             return caller.may(action, repository)
-        _create(connection, caller, collection, public=public)
+        _create(database, connection, caller, collection, public=public)
     return True
 
 
@@ -62,11 +64,11 @@ def create(database: Database, caller: Caller, collection: str, *, public: bool)
     """
     check_name(collection)
     with database.write() as connection:
-        if not caller.covers("manage", f"{collection}/*") or not _may_create(connection, caller, collection):
+        if not caller.covers("manage", f"{collection}/*") or not _may_create(database, connection, caller, collection):
             raise refused(caller, f"make the collection {collection}")
         if _exists(connection, collection):
             raise ConflictError(f"there is a collection {collection}")
-        _create(connection, caller, collection, public=public)
+        _create(database, connection, caller, collection, public=public)
 
 
 def check_name(collection: str) -> None:
@@ -94,9 +96,10 @@ def _may_create(connection: sa.Connection, caller: Caller, collection: str) -> b
     return caller.creates
 
 
-def _create(connection: sa.Connection, caller: Caller, collection: str, *, public: bool) -> None:
+def _create(database: Database, connection: sa.Connection, caller: Caller, collection: str, *, public: bool) -> None:
     now = int(time.time())
     connection.execute(sa.insert(collections).values(name=collection, public=public, created=now))
+    database.record_collection(connection, collection)
     if caller.person:
         row = {"collection": collection, "person": caller.person, "role": "owner", "created": now}
         connection.execute(sa.insert(members).values(**row))

@@ -4,6 +4,7 @@ The structs below are the documentation of the file. An unknown key is an error;
 but in a file that only its owner can read, or in a variable of the environment.
 """
 
+import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -180,6 +181,7 @@ def parse(table: Mapping[str, Any], where: str) -> Settings:
         settings = msgspec.convert(table, Settings)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at `$")
+        place = re.sub(r"\[([0-9]+)\]", lambda found: f"[{int(found[1]) + 1}]", place)  # people count from 1
         at = f" at {place.strip('.`')}" if place else ""
         raise UsageError(f"{where}: {what[:1].lower()}{what[1:]}{at}", hint=_HINT) from None
     for fault in _faults(settings):

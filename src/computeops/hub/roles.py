@@ -35,7 +35,7 @@ def allows(database: Database, caller: Caller, action: str, repository: str) -> 
     if action != "push" or not caller.person or not caller.covers(action, repository):
         return False
     with database.read() as connection:
-        return not _exists(connection, collection) and _may_create(database, connection, caller, collection)
+        return not _exists(connection, collection) and _may_create(connection, caller, collection)
 
 
 def admit(database: Database, caller: Caller, action: str, repository: str, *, public: bool = True) -> bool:
@@ -64,7 +64,7 @@ def create(database: Database, caller: Caller, collection: str, *, public: bool)
     """
     check_name(collection)
     with database.write() as connection:
-        if not caller.covers("manage", f"{collection}/*") or not _may_create(database, connection, caller, collection):
+        if not caller.covers("manage", f"{collection}/*") or not _may_create(connection, caller, collection):
             raise refused(caller, f"make the collection {collection}")
         if _exists(connection, collection):
             raise ConflictError(f"there is a collection {collection}")

@@ -3,4 +3,8 @@
 Read `app` first: it only wires. `state` holds the parts that every door gets: `blobs` the content, `db` the index of
 it, `auth` who may do what, `making` the SIF of images without one; `manifests` is what may be pushed, moved and deleted,
 `catalogue` what a release is. `registry`, `library`, `keys`, `api` and `portal` are the doors; `serve` runs it all.
+
+People: `accounts` who there is, `roles` who may what in which collection, `signin` with `oidc` and `id_tokens` how they
+come in, `publishing` how CI gets a token, `manage` (JSON) and `account_pages` (HTML) the doors to change all that;
+`browser` cookies and forms, `audit` the log of every write, `webhooks` with `outside` what other machines are told.
 """

@@ -27,7 +27,7 @@ PROGRAMS = {
     "mmdebstrap": ["mmdebstrap"],
     "mpi": ["mpirun"],
     "podman": ["podman"],
-    "postgresql": ["postgres"],
+    "postgresql": ["pg_ctlcluster"],
     "registry": ["docker-registry"],
     "rpm": ["rpm"],
     "skopeo": ["skopeo"],

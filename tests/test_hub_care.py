@@ -122,6 +122,22 @@ class TestReindex:
         moved = admin("PUT", f"{REPO}/manifests/2.0", body, {"Content-Type": MANIFEST})
         assert moved.status == 409  # it was a release, and is never used again
 
+    def test_a_collection_that_somebody_made_stays_private(self, hub: RunningHub) -> None:
+        done = computeops("hub", "user", "add", "ada", "--data", hub.data, "--admin")
+        assert done.returncode == 0, done.stderr
+        ada = Caller(hub.address, done.stdout.split()[-1])
+        said = (hub.data / "hub.toml").read_text() if (hub.data / "hub.toml").exists() else ""
+        (hub.data / "hub.toml").write_text(said + 'new_collections = "private"\n')
+        hub.stop()
+        hub.start()
+        push_image(ada, "1.0", b"mine", "/v2/ada/tool")
+        hub.stop()
+        self.lose_database(hub)
+        assert computeops("hub", "reindex", "--data", hub.data).returncode == 0
+        hub.start()
+        assert Caller(hub.address).get("/v2/ada/tool/manifests/1.0").status == 401
+        assert Caller(hub.address, hub.token("pull:*")).get("/v2/ada/tool/manifests/1.0").status == 200
+
     def lose_database(self, hub: RunningHub) -> None:
         if CHOSEN["database"] == "sqlite":
             for file in hub.data.glob("hub.sqlite*"):

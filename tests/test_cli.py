@@ -65,7 +65,7 @@ def test_the_schema_is_json() -> None:
     assert "package" in json.dumps(json.loads(computeops("schema").stdout))
 
 
-@pytest.mark.parametrize("builder", ["debian", "dockerfile", "apptainer"])
+@pytest.mark.parametrize("builder", ["debian", "dockerfile", "apptainer", "python"])
 def test_a_new_recipe_is_good_has_a_test_and_is_never_written_over_another(tmp_path: Path, builder: str) -> None:
     folder = tmp_path / "tools/my-tool"
     done = computeops("new", folder, "--builder", builder)
@@ -87,6 +87,8 @@ def test_a_new_recipe_is_good_has_a_test_and_is_never_written_over_another(tmp_p
         ("Singularity", "# old\nbootstrap: scratch\n", "apptainer"),
         ("Containerfile", "# x\nARG A=1\nfrom debian:12\n", "dockerfile"),
         ("install.sh", "echo\n", "debian"),
+        ("requirements.txt", "six==1.17.0\n", "python"),
+        ("pyproject.toml", '[project]\nname = "x"\ndependencies = ["six==1.17.0"]\n', "python"),
     ],
 )
 def test_a_recipe_from_a_build_file_that_is_there(tmp_path: Path, file: str, text: str, builder: str) -> None:
@@ -103,6 +105,11 @@ def test_what_cannot_become_a_recipe_is_told(tmp_path: Path) -> None:
     assert computeops("new", tmp_path / "My Tool").returncode == 2
     assert computeops("new", tmp_path / "tool", "--builder", "make").returncode == 2
     assert computeops("new", tmp_path / "tool", "--from", tmp_path / "missing").returncode == 5
+    (tmp_path / "environment.yml").write_text("dependencies: [samtools]\n")
+    done = computeops("new", tmp_path / "tool", "--from", tmp_path / "environment.yml")
+    assert done.returncode == 2
+    assert "is for conda" in done.stderr
+    (tmp_path / "environment.yml").unlink()
     (tmp_path / "file").write_bytes(b"\0\xff")
     done = computeops("new", tmp_path / "tool", "--from", tmp_path / "file")
     assert done.returncode == 2
@@ -116,6 +123,7 @@ def test_lint_says_what_is_not_pinned(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "busy 1: good" in done.stdout
     assert "note: there is no computeops.lock" in done.stdout
+    assert computeops("lint", tmp_path, "--reproducible").returncode == 13
 
 
 @pytest.mark.skopeo

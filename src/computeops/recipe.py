@@ -21,8 +21,10 @@ from computeops.spdx import license_fault
 from computeops.toml_lines import Key, lines_of
 
 FILE_NAME = "computeops.toml"
-BUILDERS = ("debian", "dockerfile", "apptainer")
+BUILDERS = ("debian", "dockerfile", "apptainer", "python")
 """The builders that come with ComputeOps."""
+ON_DEBIAN = ("debian", "python")
+"""Those that begin with packages of Debian."""
 
 _END = r"$(?!\n)"
 
@@ -490,18 +492,15 @@ def _wanted(kind: Any) -> str:
 
 def _build_rules(build: Build) -> Iterator[tuple[str, Any, str]]:
     """What one key's type cannot say: key, value, problem."""
-    if build.builder == "debian":
+    if build.builder in ON_DEBIAN:
         if not build.suite:
             yield "suite", _ABSENT, 'is missing: must be a Debian suite, for example "bookworm"'
         if build.build_packages and not build.file:
             yield "build_packages", _ABSENT, "are for a build.sh: set build.file too"
-    elif build.builder in BUILDERS:
-        if not build.file:
-            yield (
-                "file",
-                _ABSENT,
-                f'is missing: must be what "{build.builder}" builds, for example "Dockerfile" or "a.def"',
-            )
+    if build.builder in BUILDERS and build.builder != "debian" and not build.file:
+        what = f'is missing: must be what "{build.builder}" builds, for example "Dockerfile" or "a.def"'
+        yield "file", _ABSENT, what
+    if build.builder in BUILDERS and build.builder not in ON_DEBIAN:
         for key in ("suite", "packages", "build_packages", "snapshot"):
             if value := getattr(build, key):
                 yield key, value, f'is for the builder "debian", not "{build.builder}"'

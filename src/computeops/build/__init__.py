@@ -73,6 +73,16 @@ def lint(folder: Path, recipe: Recipe) -> list[str]:
     Raises:
         RecipeError: the build file is wrong.
     """
+    tested = () if recipe.tests else ("there are no [[tests]]: nobody can tell whether the image works",)
+    return [*unpinned(folder, recipe), *tested]
+
+
+def unpinned(folder: Path, recipe: Recipe) -> list[str]:
+    """Return what may make another build another image, as far as it can be told before one.
+
+    Raises:
+        RecipeError: the build file is wrong.
+    """
     notes = list(find(recipe.build.builder).lint(folder, recipe))
     pinned = read_lock(folder)
     if pinned is None:
@@ -83,8 +93,6 @@ def lint(folder: Path, recipe: Recipe) -> list[str]:
         notes.append(f"{LOCK_NAME} was made for another state of the recipe: run `computeops lock` again")
     if recipe.build.network:
         notes.append("build.network is true: what the build file fetches is not pinned")
-    if not recipe.tests:
-        notes.append("there are no [[tests]]: nobody can tell whether the image works")
     return notes
 
 

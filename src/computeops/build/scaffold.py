@@ -62,6 +62,15 @@ _COMMAND = """
 [run]
 command = ["{name}"]
 """
+_OTHERS = {
+    "environment.yml": "conda",
+    "environment.yaml": "conda",
+    "pixi.toml": "pixi",
+    "spack.yaml": "Spack",
+    "manifest.scm": "Guix",
+}
+"""Build files that we know and cannot build."""
+_INSIDE = "call {} in a Dockerfile or definition file that starts from an image with it, and start from that"
 _FIRST = """printf '#!/bin/sh\\necho "{name} says hello"\\n' > /usr/local/bin/{name}"""
 _BUILD = {
     "debian": """file = "build.sh"               # runs in the new system, as root, in the folder of the sources
@@ -71,6 +80,10 @@ build_packages = []             # what build.sh needs; removed again after it
 """,
     "dockerfile": """file = "Dockerfile"
 # network = true                # lets RUN use the network; what it fetches is then not pinned
+""",
+    "python": """file = "{file}"
+suite = "bookworm"
+packages = []                   # of Debian, that the image has beside Python
 """,
     "apptainer": """file = "{name}.def"
 # network = true                # lets %post use the network; what it fetches is then not pinned
@@ -89,6 +102,7 @@ RUN {_FIRST} \\
 ENTRYPOINT ["{{name}}"]
 """,
     ),
+    "python": ("requirements.txt", "# one requirement each line; `computeops lock` pins them all\nsix==1.17.0\n"),
     "apptainer": (
         "{name}.def",
         f"""\
@@ -119,10 +133,14 @@ def files(name: str, builder: str, existing: Path | None = None) -> Mapping[str,
     if builder not in _FILES:
         raise UsageError(f"there is no scaffold for the builder {builder!r}", hint=f"there are: {', '.join(_FILES)}")
     file, text = (part.format(name=name) for part in _FILES[builder])
+    if existing is not None and builder == "python":
+        file = "pyproject.toml" if existing.suffix == ".toml" else file  # the name says what it is
     content = text.encode() if existing is None else _content(existing)
     only = "" if builder == "debian" else _ONLY
-    recipe = _HEAD.format(name=name, builder=builder, only=only) + _BUILD[builder].format(name=name)
+    recipe = _HEAD.format(name=name, builder=builder, only=only) + _BUILD[builder].format(name=name, file=file)
     test, expect = (name, f"{name} says hello") if existing is None else ("echo it starts", "it starts")
+    if builder == "python":
+        test, expect = "python -V", "Python 3"
     recipe += _TAIL.format(run=_COMMAND.format(name=name) if builder == "debian" else "", test=test, expect=expect)
     return {FILE_NAME: recipe.encode(), file: content}
 
@@ -134,12 +152,16 @@ def builder_of(file: Path) -> str:
         UsageError: it cannot be told.
     """
     text = _content(file).decode(errors="replace")
+    if file.name == "pyproject.toml" or (file.suffix == ".txt" and "requirements" in file.name):
+        return "python"
     if re.search(r"^\s*bootstrap\s*:", text, re.IGNORECASE | re.MULTILINE):
         return "apptainer"
     if re.search(r"^\s*FROM\s+\S", text, re.IGNORECASE | re.MULTILINE):
         return "dockerfile"
     if file.suffix == ".sh" or text.startswith("#!"):
         return "debian"
+    if other := _OTHERS.get(file.name):
+        raise UsageError(f"{file} is for {other}, and there is no builder for it yet", hint=_INSIDE.format(other))
     raise UsageError(f"cannot tell what {file} is", hint="name its builder with --builder")
 
 

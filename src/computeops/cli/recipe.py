@@ -16,8 +16,15 @@ _FOLDER = click.argument("folder", type=click.Path(path_type=Path), default=".")
 
 @click.command()
 @click.argument("name")
-@click.option("--builder", default="", metavar="NAME", help="debian, dockerfile or apptainer; default: by --from.")
-@click.option("--from", "existing", type=click.Path(path_type=Path), help="Build file to start from.")
+@click.option(
+    "--builder", default="", metavar="NAME", help="debian, dockerfile, apptainer or python; default: by --from."
+)
+@click.option(
+    "--from",
+    "existing",
+    type=click.Path(path_type=Path),
+    help="Apptainer.def, Dockerfile, requirements.txt, pyproject.toml or build.sh to start from.",
+)
 def new_command(name: str, builder: str, existing: Path | None) -> None:
     """Write the first files of a recipe into the new folder NAME.
 
@@ -33,8 +40,9 @@ def new_command(name: str, builder: str, existing: Path | None) -> None:
 
 @click.command()
 @_FOLDER
+@click.option("--reproducible", is_flag=True, help="Exit with 13 if something is not pinned.")
 @json_option
-def lint_command(folder: Path, *, as_json: bool) -> None:
+def lint_command(folder: Path, *, reproducible: bool, as_json: bool) -> int:
     """Check the recipe in FOLDER: list every problem with its line, or else what is not pinned or not tested.
 
     Example: computeops lint examples/samtools
@@ -44,6 +52,7 @@ def lint_command(folder: Path, *, as_json: bool) -> None:
     notes = builders.lint(folder, recipe)
     text = "\n".join([f"{package.name} {package.version}: good", *(f"note: {note}" for note in notes)])
     emit({"name": package.name, "version": package.version, "notes": notes}, text, as_json=as_json)
+    return CHECK_FAILED if reproducible and builders.unpinned(folder, recipe) else 0
 
 
 @click.command()

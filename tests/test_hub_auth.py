@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from computeops.errors import LoginError, StorageError, UsageError
 from computeops.hub.auth import ANYONE, Auth, Scope
 from computeops.hub.db import Database, tokens
+from computeops.hub.state import Hub
 from computeops.image import oci
 from conftest import RunningHub
 from raw_http import Caller, basic
@@ -167,9 +168,9 @@ class TestSessions:
 
 
 def private(hub: RunningHub, collection: str) -> None:
-    database = Database.in_folder(hub.data)
-    database.set_public(collection, public=False)
-    database.close()
+    opened = Hub.open(hub.data)
+    opened.set_public(collection, public=False)
+    opened.database.close()
 
 
 class TestMatrix:

@@ -110,6 +110,17 @@ def test_a_collection_below_another(source: tuple[Shelf, RunningHub], tmp_path: 
     assert "has nothing that is wanted" in missing["stderr"]
 
 
+def test_new_collections_are_as_the_settings_say(source: tuple[Shelf, RunningHub], tmp_path: Path) -> None:
+    shelf, running = source
+    furnish(shelf)
+    here = tmp_path / "here"
+    here.mkdir(mode=0o700)
+    (here / "hub.toml").write_text('new_collections = "private"\n')
+    Hub.open(here).set_public("chem", public=True)
+    mirror(running.address, here)
+    assert references(here) == ["chem/gromacs:2024"]
+
+
 def test_a_release_is_never_overwritten(source: tuple[Shelf, RunningHub], tmp_path: Path) -> None:
     shelf, running = source
     furnish(shelf)

@@ -112,10 +112,23 @@ def test_a_private_cache_asks_for_nobody_who_may_not_read(tmp_path: Path) -> Non
             assert Caller(cache.address).get("/v2/far/a/b/manifests/1").status == 401
             assert Caller(cache.address, cache.token("pull:near/*")).get("/v2/far/a/b/manifests/1").status == 404
             assert server.asked == []
-            Caller(cache.address, cache.token("pull:far/*")).get("/v2/far/a/b/manifests/1")
+            assert Caller(cache.address, cache.token("pull:far/*")).get("/v2/far/a/b/manifests/1").status == 404
             assert server.paths("HEAD") == ["/v2/a/b/manifests/1"]
         finally:
             cache.stop()
+
+
+def test_what_a_private_cache_has_shows_to_nobody_else(upstream: tuple[Shelf, RunningHub], tmp_path: Path) -> None:
+    shelf, there = upstream
+    shelf.release("bio/tool", "1")
+    cache = Cache(tmp_path / "hub", there.address, public=False)
+    try:
+        fetch_all(Caller(cache.address, cache.token("pull:far/*")), "far/bio/tool", "1")
+        stranger = Caller(cache.address)
+        assert stranger.get("/v2/far/bio/tool/manifests/1").status == 401
+        assert stranger.get("/api/v1/search?q=tool").json["releases"] == []
+    finally:
+        cache.stop()
 
 
 def test_a_registry_that_lies_or_leads_away(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from computeops.errors import ConflictError, FormatError, LimitError
-from computeops.hub import catalogue, manifests
+from computeops.hub import catalogue, manifests, roles
 from computeops.hub.db import Repository
 from computeops.hub.manifests import INDEXES, Manifest
 from computeops.hub.state import Hub
@@ -48,6 +48,8 @@ class Copying:
     """Name of the repository in `hub`; it is made with the first that is copied."""
     work: Path
     """A folder on the hub's disk for what is on its way."""
+    public: bool = True
+    """Whether everybody may see a collection that is made by this; one that is there stays as it is."""
     sparse: bool = False
     """Whether manifests are stored without what they consist of, but for what the catalogue reads."""
     tally: Tally = field(default_factory=Tally)
@@ -129,6 +131,9 @@ class Copying:
         catalogue.manifest_pushed(self.hub, repository, str(found.digest), name)
 
     def _repository(self) -> Repository:
+        collection = self.target.rpartition("/")[0]
+        if not self.public and not roles.exists(self.hub.database, collection):
+            self.hub.set_public(collection, public=False)
         return self.hub.database.create_repository(self.target)
 
     def blob(self, what: Descriptor) -> None:

@@ -75,12 +75,14 @@ def mirror(hub: Hub, registry: Registry, wanted: Wanted, *, told: Callable[[str]
         NotFoundError: the source does not say what it has, or has nothing that is wanted.
         ConflictError: another mirror of this hub is running.
     """
-    report = Report()
+    report, public = Report(), hub.settings.new_collections == "public"
     with _alone(hub) as work:
         for name in wanted.of(registry):
             report.repositories += 1
             with _noted(report, name):
-                copying = Copying(hub, registry, name, wanted.target(name), work, tally=report.copied, told=told)
+                copying = Copying(
+                    hub, registry, name, wanted.target(name), work, public=public, tally=report.copied, told=told
+                )
                 _repository(copying, report)
     if not report.repositories:
         raise NotFoundError(f"{registry.base} has nothing that is wanted", hint="check the names of the collections")

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 from starlette.types import Scope
 
@@ -163,8 +162,6 @@ class _Upstream:
         digest = self._registry.digest_of(copying.source, reference)
         if digest is None:
             raise NotFoundError(f"{self.base} has no {copying.source}:{reference[:200]}")
-        if not self.public and self._hub.database.repository(name) is None:
-            self._hub.set_public(name.rpartition("/")[0], public=False)
         if tag:
             copying.tag(reference, digest)
         else:
@@ -176,7 +173,7 @@ class _Upstream:
             source = f"{self._settings.below}/{source}"
         work = self._hub.data / "proxy"
         work.mkdir(mode=0o700, exist_ok=True)
-        return Copying(self._hub, self._registry, source, name, Path(work), sparse=True)
+        return Copying(self._hub, self._registry, source, name, work, public=self.public, sparse=True)
 
     def _here(self, name: str, reference: str) -> bool:
         found = self._hub.database.repository(name)

@@ -192,8 +192,9 @@ def evict(folder: Path, limit_bytes: int, *, keep: str = "") -> None:
         with contextlib.suppress(BlockingIOError), _alone(folder, left.name.removeprefix(_NEW), wait=False):
             remove(left)
     for link in (folder / "by-file").iterdir():
-        if not (folder / os.readlink(link)).is_dir():  # noqa: PTH115
-            link.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # its maker has just given it its own name
+            if not (folder / os.readlink(link)).is_dir():  # noqa: PTH115
+                link.unlink()
 
 
 def _take_away(folder: Path, name: str) -> bool:

@@ -127,15 +127,6 @@ def test_an_engine_that_is_not_installed_says_the_line_that_installs_it(built: P
         assert "apt-get install" in done.stderr
 
 
-@pytest.mark.apptainer
-@pytest.mark.squashfs
-def test_the_list_of_engines(tmp_path: Path) -> None:
-    done = computeops("engines", "--json")
-    found = {one["engine"]: one for one in json.loads(done.stdout)}
-    assert list(found)[:3] == ["native", "apptainer", "bubblewrap"]
-    assert found["apptainer"]["works"]
-
-
 @pytest.mark.squashfs
 @pytest.mark.parametrize("engine", ["native", "apptainer", "bubblewrap"])
 def test_a_second_start_imports_little(built: Path, tmp_path: Path, engine: str) -> None:

@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from computeops.engine.gpu import LIBRARIES
 from computeops.engine.model import Prepared, Request
 from computeops.engine.mounts import resolved
 from computeops.errors import EngineError
@@ -33,11 +32,20 @@ def command(image: Prepared, request: Request, environ: Mapping[str, str]) -> tu
     root = image.path
     inherited = {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
     names = {"APPTAINER_CONTAINER": str(image.image), "APPTAINER_NAME": image.image.name}
-    env = {**inherited, **names, "PATH": _PATH, "LD_LIBRARY_PATH": LIBRARIES}
+    env = {**inherited, **names, "PATH": _PATH, **_libraries(root, request)}
     if not _has(root, "/bin/sh"):
         return _program(root, request), {**env, **_exported(root), **request.env}
     aside = {f"{_ASIDE}{name}": value for name, value in request.env.items()}
     return ["/bin/sh", "-c", _script(request.env), "sh", *_program(root, request)], {**env, **aside}
+
+
+def _libraries(root: Path, request: Request) -> dict[str, str]:
+    """Return where the GPU's libraries are, for an image without the scripts that say so themselves."""
+    if request.gpu in {"none", "auto"} or (root / _SCRIPTS).is_dir():
+        return {}
+    from computeops.engine.gpu import LIBRARIES
+
+    return {"LD_LIBRARY_PATH": LIBRARIES}
 
 
 def _script(env: Mapping[str, str]) -> str:

@@ -1,6 +1,5 @@
 """run, exec and shell on the command line: whose option is whose, what is said, and what a start does not import."""
 
-import json
 import os
 import shlex
 import subprocess

@@ -230,6 +230,20 @@ def test_fit_says_at_once_what_is_missing_and_where(tmp_path: Path) -> None:
     assert text.endswith("it does not fit\n")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["\x1b[2J", "9" * 100_000, ">=" * 5000, "openmpi>=" + "9" * 5000, "", 7, None, "\u202enoise", "a b", ">=1,<"],
+)
+def test_labels_of_strangers_do_no_harm(text: object) -> None:
+    labels = dict.fromkeys(needs.labels(cpu="x", gpu="x", driver="x", mpi="x", x11=True), text)
+    asked = Needs.of("amd64", labels, {"CUDA_VERSION": text if isinstance(text, str) else ""}, b"GNU C Library \xff")
+    for one in fit(asked, CLUSTER):
+        assert one.needs.isprintable()
+        assert len(one.needs) <= 100
+    odd = msgspec.structs.replace(CLUSTER, kernel="9" * 5000, nvidia_driver="." * 5000, cuda="x")
+    assert fit(asked, odd)
+
+
 @pytest.mark.squashfs
 def test_what_asks_for_nothing_fits(tmp_path: Path) -> None:
     done = computeops("fit", image(tmp_path), env={"XDG_CACHE_HOME": str(tmp_path)})

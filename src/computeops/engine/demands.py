@@ -86,5 +86,4 @@ def _read_tree(root: Path) -> tuple[str, str]:
 def _of(labels: Mapping[str, object]) -> tuple[str, str]:
     from computeops.host import needs
 
-    cpu, driver = (str(labels.get(name, "")) for name in (needs.CPU, needs.DRIVER))
-    return "".join(cpu.split())[:100], "".join(driver.split())[:100]
+    return needs.said(labels, needs.CPU), needs.said(labels, needs.DRIVER)

@@ -14,13 +14,24 @@ _MPI, _X11 = "org.computeops.requires.mpi", "org.computeops.requires.x11"
 _ABI_NOTE = re.compile(rb"\x04\0\0\0\x10\0\0\0\x01\0\0\0GNU\0\0\0\0\0(.{12})", re.DOTALL)
 """NT_GNU_ABI_TAG of a little-endian C library (elf.h): after the system, 0 for Linux, the oldest kernel it runs on."""
 _RELEASE = re.compile(rb"GNU C Library .{0,80}? version (\d+\.\d+)")
-_VERSION = re.compile(r"\d+(?:\.\d+){0,3}")
+_VERSION = re.compile(r"\d{1,9}(?:\.\d{1,9}){0,3}")
+_MOST_CHARS = 100
 
 
 def labels(*, cpu: str = "", gpu: str = "", driver: str = "", mpi: str = "", x11: bool = False) -> dict[str, str]:
     """Return the labels that say what an image needs; what is empty is not said."""
     said = {CPU: cpu, _GPU: gpu, DRIVER: driver, _MPI: mpi, _X11: "true" if x11 else ""}
     return {name: value for name, value in said.items() if value}
+
+
+def said(labels: Mapping[str, object], name: str) -> str:
+    """Return a short text of an image's labels, without what steers a terminal; "" if there is none."""
+    found = labels.get(name, "")
+    return (
+        "".join(one for one in found if one.isprintable() and one != " ")[:_MOST_CHARS]
+        if isinstance(found, str)
+        else ""
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +56,19 @@ class Needs:
     @classmethod
     def of(cls, arch: str, labels: Mapping[str, str], env: Mapping[str, str], libc: bytes = b"") -> Self:
         """Return what labels, environment (NVIDIA's images name their CUDA there) and C library of an image say."""
-        gpu = labels.get(_GPU, "")
-        cuda = env.get("CUDA_VERSION", "")
+        gpu = said(labels, _GPU)
+        cuda = said(env, "CUDA_VERSION")
         kernel = _ABI_NOTE.search(libc)
         numbers = [int.from_bytes(kernel[1][at : at + 4], "little") for at in (0, 4, 8)] if kernel else []
         release = _RELEASE.search(libc)
         return cls(
             arch=arch,
-            cpu=labels.get(CPU, ""),
+            cpu=said(labels, CPU),
             gpu=gpu,
-            driver=labels.get(DRIVER, ""),
+            driver=said(labels, DRIVER),
             cuda=cuda if gpu in {"", "nvidia"} and _VERSION.fullmatch(cuda) else "",
-            mpi=labels.get(_MPI, ""),
-            x11=labels.get(_X11, "") == "true",
+            mpi=said(labels, _MPI),
+            x11=said(labels, _X11) == "true",
             kernel=".".join(map(str, numbers)),
             glibc=release[1].decode() if release else "",
         )

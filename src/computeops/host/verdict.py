@@ -130,5 +130,5 @@ def holds(constraint: str, version: str) -> bool | None:
 
 def _version(text: str) -> tuple[int, ...]:
     """Return the numbers in front of `text`; () where there are none."""
-    found = re.match(r"\d+(?:\.\d+)*", text)
+    found = re.match(r"\d{1,9}(?:\.\d{1,9}){0,9}", text)
     return tuple(int(part) for part in found[0].split(".")) if found else ()

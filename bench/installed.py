@@ -31,4 +31,6 @@ def command(work: Path) -> Path:
 
 def _works(python: str) -> bool:
     argv = material.as_user([python, "-c", "import venv"])
+    if os.geteuid() == 0 and argv[0] == python:  # it would run, but as root
+        return False
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0

@@ -2,7 +2,8 @@
 
 Read `app` first: it only wires. `state` holds the parts that every door gets: `blobs` the content, `db` the index of
 it, `auth` who may do what, `making` the SIF of images without one; `manifests` is what may be pushed, moved and
-deleted, `catalogue` what a release is. `registry`, `library`, `keys`, `api` and `portal` are the doors; `serve` runs it all.
+deleted, `catalogue` what a release is. `registry`, `library`, `keys`, `api` and `portal` are the doors;
+`serve` runs it all.
 
 Below: `storage` where objects lie (a folder, a bucket), `records` what they say of repositories, `dialects` SQLite and
 PostgreSQL, `migrations` the history of the tables. For the operator: `checks`, `gc`, `scrub`, `rebuild`, `backup`;

@@ -65,7 +65,7 @@ def test_the_schema_is_json() -> None:
     assert "package" in json.dumps(json.loads(computeops("schema").stdout))
 
 
-@pytest.mark.parametrize("builder", ["debian", "dockerfile", "apptainer", "python"])
+@pytest.mark.parametrize("builder", ["debian", "dockerfile", "apptainer", "python", "conda"])
 def test_a_new_recipe_is_good_has_a_test_and_is_never_written_over_another(tmp_path: Path, builder: str) -> None:
     folder = tmp_path / "tools/my-tool"
     done = computeops("new", folder, "--builder", builder)
@@ -88,6 +88,7 @@ def test_a_new_recipe_is_good_has_a_test_and_is_never_written_over_another(tmp_p
         ("Containerfile", "# x\nARG A=1\nfrom debian:12\n", "dockerfile"),
         ("install.sh", "echo\n", "debian"),
         ("requirements.txt", "six==1.17.0\n", "python"),
+        ("environment.yml", "dependencies:\n  - samtools =1.21\n", "conda"),
         ("pyproject.toml", '[project]\nname = "x"\ndependencies = ["six==1.17.0"]\n', "python"),
     ],
 )
@@ -105,11 +106,11 @@ def test_what_cannot_become_a_recipe_is_told(tmp_path: Path) -> None:
     assert computeops("new", tmp_path / "My Tool").returncode == 2
     assert computeops("new", tmp_path / "tool", "--builder", "make").returncode == 2
     assert computeops("new", tmp_path / "tool", "--from", tmp_path / "missing").returncode == 5
-    (tmp_path / "environment.yml").write_text("dependencies: [samtools]\n")
-    done = computeops("new", tmp_path / "tool", "--from", tmp_path / "environment.yml")
+    (tmp_path / "spack.yaml").write_text("spack: {specs: [samtools]}\n")
+    done = computeops("new", tmp_path / "tool", "--from", tmp_path / "spack.yaml")
     assert done.returncode == 2
-    assert "is for conda" in done.stderr
-    (tmp_path / "environment.yml").unlink()
+    assert "is for Spack" in done.stderr
+    (tmp_path / "spack.yaml").unlink()
     (tmp_path / "file").write_bytes(b"\0\xff")
     done = computeops("new", tmp_path / "tool", "--from", tmp_path / "file")
     assert done.returncode == 2

@@ -21,9 +21,9 @@ from computeops.spdx import license_fault
 from computeops.toml_lines import Key, lines_of
 
 FILE_NAME = "computeops.toml"
-BUILDERS = ("debian", "dockerfile", "apptainer", "python")
+BUILDERS = ("debian", "dockerfile", "apptainer", "python", "conda")
 """The builders that come with ComputeOps."""
-ON_DEBIAN = ("debian", "python")
+ON_DEBIAN = ("debian", "python", "conda")
 """Those that begin with packages of Debian."""
 
 _END = r"$(?!\n)"

@@ -45,8 +45,8 @@ class Material:
     size: int = 0
     """Bytes; 0: not known before it is fetched."""
     role: str = "source"
-    """`source` (archived with the release), `package` (a .deb), `wheel` (of Python), `base` (an image), `file` (beside
-    the recipe)."""
+    """`source` (archived with the release), `package` (a .deb), `wheel` (of Python), `conda` (a package of
+    conda), `base` (an image), `file` (beside the recipe)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Lock:
 
 
 class _MaterialEntry(msgspec.Struct, forbid_unknown_fields=True):
-    role: Annotated[str, msgspec.Meta(pattern=r"^(source|package|wheel|base|file)$(?!\n)")]
+    role: Annotated[str, msgspec.Meta(pattern=r"^(source|package|wheel|conda|base|file)$(?!\n)")]
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~%:@-]*$(?!\n)", max_length=255)]
     uri: Annotated[str, msgspec.Meta(max_length=4096)]
     digest: str

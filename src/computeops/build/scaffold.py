@@ -63,8 +63,6 @@ _COMMAND = """
 command = ["{name}"]
 """
 _OTHERS = {
-    "environment.yml": "conda",
-    "environment.yaml": "conda",
     "pixi.toml": "pixi",
     "spack.yaml": "Spack",
     "manifest.scm": "Guix",
@@ -85,6 +83,10 @@ build_packages = []             # what build.sh needs; removed again after it
 suite = "bookworm"
 packages = []                   # of Debian, that the image has beside Python
 """,
+    "conda": """file = "environment.yml"
+suite = "bookworm"
+packages = []                   # of Debian, that the image has beside the environment
+""",
     "apptainer": """file = "{name}.def"
 # network = true                # lets %post use the network; what it fetches is then not pinned
 """,
@@ -103,6 +105,10 @@ ENTRYPOINT ["{{name}}"]
 """,
     ),
     "python": ("requirements.txt", "# one requirement each line; `computeops lock` pins them all\nsix==1.17.0\n"),
+    "conda": (
+        "environment.yml",
+        "channels: [conda-forge]\ndependencies:\n  - samtools =1.21   # `computeops lock` pins it and what it needs\n",
+    ),
     "apptainer": (
         "{name}.def",
         f"""\
@@ -139,6 +145,8 @@ def files(name: str, builder: str, existing: Path | None = None) -> Mapping[str,
     only = "" if builder == "debian" else _ONLY
     recipe = _HEAD.format(name=name, builder=builder, only=only) + _BUILD[builder].format(name=name, file=file)
     test, expect = (name, f"{name} says hello") if existing is None else ("echo it starts", "it starts")
+    if builder == "conda":
+        test, expect = "ls /opt/env/conda-meta", ".json"
     if builder == "python":
         test, expect = "python -V", "Python 3"
     recipe += _TAIL.format(run=_COMMAND.format(name=name) if builder == "debian" else "", test=test, expect=expect)
@@ -154,6 +162,8 @@ def builder_of(file: Path) -> str:
     text = _content(file).decode(errors="replace")
     if file.name == "pyproject.toml" or (file.suffix == ".txt" and "requirements" in file.name):
         return "python"
+    if file.suffix in {".yml", ".yaml"} and file.name.startswith("environment"):
+        return "conda"
     if re.search(r"^\s*bootstrap\s*:", text, re.IGNORECASE | re.MULTILINE):
         return "apptainer"
     if re.search(r"^\s*FROM\s+\S", text, re.IGNORECASE | re.MULTILINE):

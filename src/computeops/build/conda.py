@@ -1,0 +1,178 @@
+"""An environment of conda packages, on a root filesystem of Debian packages.
+
+`lock` solves `environment.yml` for the C library of the Debian suite, by rattler, the engine of pixi; `build` installs
+exactly the packages it found into `/opt/env`, without network. Link scripts of packages are not run.
+"""
+
+import asyncio
+import json
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from computeops import proc
+from computeops.build import debian
+from computeops.build.model import Built, Job, Lock, Material, Pins, Place
+from computeops.errors import BuildError, MissingProgramError, RecipeError
+from computeops.model import Digest
+from computeops.recipe import Recipe
+
+ENV = "/opt/env"
+_NAMES = ("environment.yml", "environment.yaml")
+_SUBDIRS = {"x86_64": "linux-64", "aarch64": "linux-aarch64", "ppc64le": "linux-ppc64le"}
+_GLIBC = re.compile(r"libc6_([0-9]+\.[0-9]+)-.*\.deb")
+_OLDEST = "2.17"
+"""The C library that conda packages need at least."""
+_LOOSE = re.compile(r"[A-Za-z0-9_.:/-]+")
+_OF_THIS_BUILD = ("extracted_package_dir", "link", "url", "channel")
+"""What rattler notes of a package that is about where it came from here."""
+_SCRIPT = """\
+set -eu
+umask 022
+mkdir -p /opt
+tar -xf env.tar -C /opt --no-same-owner
+find {env} -name __pycache__ -prune -exec rm -r {{}} +
+# hashes in place of times: equal wherever and whenever they are compiled
+[ ! -x {env}/bin/python ] || {env}/bin/python -m compileall -q -j 1 --invalidation-mode unchecked-hash {env}/lib
+"""
+
+
+def detect(folder: Path) -> str:
+    """An `environment.yml` is for this builder."""
+    return next((name for name in _NAMES if (folder / name).is_file()), "")
+
+
+def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
+    """Say which packages any version may be, and refuse what conda alone cannot install."""
+    file = folder / recipe.build.file
+    _, wanted = _environment(file)
+    loose = [one for one in wanted if _LOOSE.fullmatch(one)]
+    said = [f"{file.name} names no version of {', '.join(loose[:5])}: only the lock pins them"] if loose else []
+    return [*debian.lint(folder, _on_debian(recipe)), *said]
+
+
+def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:
+    """Pin the packages of Debian, and those of conda that fit their C library."""
+    base = debian.lock(folder, _on_debian(recipe), place)
+    glibc = next((found[1] for one in base.materials if (found := _GLIBC.fullmatch(one.name))), _OLDEST)
+    channels, wanted = _environment(folder / recipe.build.file)
+    place.progress("solving the environment")
+    solved = asyncio.run(_solve(channels, wanted, glibc))
+    return Pins((*base.materials, *solved), base.options)
+
+
+def build(job: Job) -> Built:
+    """Install Debian's packages as the builder `debian` does, with a build file that unpacks the environment."""
+    folder = job.place.work / "conda"
+    (folder / "packages").mkdir(parents=True)
+    (folder / "build.sh").write_text(_SCRIPT.format(env=ENV))
+    job.place.progress("installing the environment")
+    asyncio.run(_install(job, folder))
+    proc.run(["tar", "-cf", str(folder / "env.tar"), "--sort=name", "-C", str(folder), "env"], error=BuildError)
+    lock = Lock(
+        "debian", job.lock.inputs, (*job.lock.materials, Material("env.tar", "", Digest.of(b""))), job.lock.options
+    )
+    files = {**job.files, "source/env.tar": folder / "env.tar"}
+    made = debian.build(replace(job, folder=folder, recipe=_on_debian(job.recipe, "build.sh"), lock=lock, files=files))
+    env = {**made.env, "PATH": f"{ENV}/bin:{made.env['PATH']}", "CONDA_PREFIX": ENV}
+    return replace(made, env=env, materials=job.lock.materials)
+
+
+def _on_debian(recipe: Recipe, file: str = "") -> Recipe:
+    part = msgspec.structs.replace(recipe.build, builder="debian", file=file)
+    return msgspec.structs.replace(recipe, build=part)
+
+
+def _rattler() -> Any:
+    try:
+        import rattler
+    except ImportError:
+        raise MissingProgramError("py-rattler is not installed", hint="pip install 'computeops[conda]'") from None
+    return rattler
+
+
+def _environment(file: Path) -> tuple[list[str], list[str]]:
+    """Return the channels and the packages that an environment.yml names."""
+    try:
+        import yaml  # type: ignore[import-untyped]  # no stubs: they would be one more dependency
+    except ImportError:
+        raise MissingProgramError("PyYAML is not installed", hint="pip install 'computeops[conda]'") from None
+    try:
+        found = yaml.safe_load(file.read_text(errors="replace"))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"{file.name}: {' '.join(str(error).split())[:300]}") from None
+    table: Mapping[str, Any] = found if isinstance(found, dict) else {}
+    channels, wanted = table.get("channels", ["conda-forge"]), table.get("dependencies", [])
+    for key, value in (("channels", channels), ("dependencies", wanted)):
+        if not isinstance(value, list) or not value or any(not isinstance(one, str) for one in value):
+            hint = "packages of pip belong to the builder `python`" if key == "dependencies" else ""
+            raise RecipeError(f"{file.name}: {key} must be a list of texts", hint=hint)
+    return [one for one in channels if one != "nodefaults"], wanted
+
+
+async def _solve(channels: Sequence[str], wanted: Sequence[str], glibc: str) -> list[Material]:
+    rattler = _rattler()
+    subdir = _SUBDIRS.get(platform.machine(), "")
+    system = (("__unix", "0"), ("__linux", "5.10"), ("__glibc", glibc))
+    virtual = [
+        rattler.GenericVirtualPackage(rattler.PackageName(name), rattler.Version(version), rattler.BuildString("0"))
+        for name, version in system
+    ]
+    try:
+        found = await rattler.solve(channels, wanted, platforms=[subdir, "noarch"], virtual_packages=virtual)
+    except Exception as error:
+        raise RecipeError(f"the environment cannot be solved: {str(error)[:2000]}") from error
+    made = []
+    for one in found:
+        if not one.sha256:
+            raise RecipeError(f"{one.file_name} has no sha256 in its channel")
+        digest = Digest.parse(f"sha256:{one.sha256.hex()}")
+        made.append(Material(f"{one.subdir}:{one.file_name}", str(one.url), digest, one.size or 0, "conda"))
+    return sorted(made, key=lambda one: one.name)
+
+
+async def _install(job: Job, folder: Path) -> None:
+    """Install the locked packages into `folder/env`, as they will lie in `ENV`."""
+    rattler = _rattler()
+    records = []
+    for one in job.lock.of_role("conda"):
+        subdir, _, name = one.name.partition(":")
+        link = folder / "packages" / name  # rattler tells the kind of a package by its name
+        link.symlink_to(job.files[f"conda/{one.name}"])
+        about = rattler.IndexJson.from_package_archive(link)
+        record = rattler.PackageRecord(
+            about.name.normalized,
+            str(about.version),
+            about.build,
+            about.build_number,
+            subdir,
+            noarch=about.noarch,
+            depends=about.depends,
+            constrains=about.constrains,
+            sha256=bytes.fromhex(one.digest.hex),
+            license=about.license,
+            python_site_packages_path=about.python_site_packages_path,
+        )
+        records.append(rattler.RepoDataRecord(record, name, link.as_uri(), link.parent.as_uri()))
+    try:
+        await rattler.install(
+            records,
+            folder / "env",
+            cache_dir=folder / "cache",
+            platform=rattler.Subdir(_SUBDIRS.get(platform.machine(), "")),
+            alternative_target_prefix=ENV,
+            execute_link_scripts=False,
+            show_progress=False,
+        )
+    except Exception as error:
+        raise BuildError(f"the environment cannot be installed: {str(error)[:2000]}") from error
+    (folder / "env/CACHEDIR.TAG").unlink(missing_ok=True)
+    (folder / "env/conda-meta/history").write_text("")
+    for file in (folder / "env/conda-meta").glob("*.json"):
+        known = json.loads(file.read_text())
+        file.write_text(json.dumps({key: known[key] for key in sorted(known) if key not in _OF_THIS_BUILD}, indent=1))

@@ -42,7 +42,7 @@ def _programs_of(job: str) -> list[str]:
 
 @everywhere("user")
 def test_cancel_ends_a_running_job_with_all_its_processes(user: User) -> None:
-    job = user.submit("--", "-c", "echo started; sleep 300 & sleep 300; echo never")
+    job = user.submit("--", "-c", "echo started; sleep 300 & exec sleep 300")
     user.until(job, states={"running"})
     until = time.monotonic() + 20
     while not user.logs(job)[0] and time.monotonic() < until:

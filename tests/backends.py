@@ -18,8 +18,19 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
 import sqlalchemy as sa
+
+
+def missing_program(names: str) -> NoReturn:
+    """Skip the test that needs these programs, with the reason; in continuous integration it fails."""
+    reason = f"{names} is not installed"
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, and in CI no test is skipped")
+    pytest.skip(reason)
+
 
 CHOSEN = {"database": "sqlite", "storage": "folder"}
 _BUCKET = "hubs"

@@ -38,7 +38,10 @@ class Seen:
 def base_layout(into: Path, env: Mapping[str, str] | None = None) -> Path:
     """Write a tiny image, Busybox alone, as an OCI layout."""
     busybox = shutil.which("busybox")
-    assert busybox, "busybox-static is not installed"
+    if not busybox:
+        from backends import missing_program
+
+        missing_program("busybox")
     root = into.with_name(f"{into.name}-root")
     (root / "bin").mkdir(parents=True)
     (root / "etc").mkdir()

@@ -127,11 +127,11 @@ def test_an_engine_that_is_not_installed_says_the_line_that_installs_it(built: P
 
 
 @pytest.mark.squashfs
-@pytest.mark.parametrize("engine", ["native", "apptainer", "bubblewrap"])
+@pytest.mark.parametrize("engine", ["native", pytest.param("apptainer", marks=pytest.mark.apptainer), "bubblewrap"])
 def test_a_second_start_imports_little(built: Path, tmp_path: Path, engine: str) -> None:
     cache = {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": str(containers.SOURCES)}
     words = ["exec", "--engine", engine, "--dry-run", str(built), "true"]
-    assert computeops(*words, env=cache).returncode in {0, 11}
+    assert computeops(*words, env=cache).returncode == 0
     argv = [sys.executable, "-X", "importtime", "-m", "computeops", *words]
     said = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, **cache}).stderr
     imported = {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}

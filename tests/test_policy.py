@@ -225,7 +225,14 @@ def test_more_evidence_of_failure_or_by_strangers_never_helps(given_: list[Signe
 
 def test_the_words_are_those_of_the_checks() -> None:
     assert {word: uri for word, uri in policy.WORDS.items() if kinds.short(uri) != word} == {}
-    assert set(policy.WORDS.values()) == {kinds.TEST, kinds.PROVENANCE, kinds.CYCLONEDX, kinds.SPDX, kinds.VULNS}
+    assert set(policy.WORDS.values()) == {
+        kinds.TEST,
+        kinds.PROVENANCE,
+        kinds.CYCLONEDX,
+        kinds.SPDX,
+        kinds.VULNS,
+        kinds.REBUILD,
+    }
 
 
 def test_a_policy_is_read_from_a_file(tmp_path: Path) -> None:

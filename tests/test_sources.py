@@ -341,3 +341,31 @@ def test_a_lock_cannot_reach_out_of_the_recipes_folder(tmp_path: Path, place: Pl
     hostile = Material("x", "path:../secret", Digest.of(b"x"))
     with pytest.raises(RecipeError, match="outside"):
         sources.fetch([hostile], tmp_path / "recipe", place)
+
+
+def test_an_archived_folder_is_laid_out_again_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "here/data"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub/program").write_text("#!/bin/sh")
+    (folder / "sub/program").chmod(0o755)
+    (folder / "link").symlink_to("sub/program")
+    first, second = tmp_path / "first.tar", tmp_path / "second.tar"
+    sources._archive(folder, first)
+    (tmp_path / "there").mkdir()
+    sources.restore(first, tmp_path / "there")
+    sources._archive(tmp_path / "there/data", second)
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("../x", tarfile.REGTYPE), ("data/link/x", tarfile.REGTYPE), ("d", b"3")])
+def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str, kind: bytes) -> None:
+    hostile = tmp_path / "hostile.tar"
+    with tarfile.open(hostile, "w") as tar:
+        for one, what in (("data", tarfile.DIRTYPE), ("data/link", tarfile.SYMTYPE), (name, kind)):
+            member = tarfile.TarInfo(one)
+            member.type, member.linkname = what, str(tmp_path) if what == tarfile.SYMTYPE else ""
+            tar.addfile(member)
+    (tmp_path / "into").mkdir()
+    with pytest.raises(FormatError):
+        sources.restore(hostile, tmp_path / "into")
+    assert not (tmp_path / "x").exists()

@@ -74,7 +74,7 @@ OPTIONS = [
     "-comp gzip -no-fragments",
     "-comp zstd -always-use-fragments -b 16K",
     "-comp zstd -tailends -no-duplicates",
-    "-no-compression",
+    "-noI -noD -noF -noX",
     "-noI -comp zstd",
     "-noD -comp zstd",
     "-noF -noX -comp gzip",

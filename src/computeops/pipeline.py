@@ -6,7 +6,6 @@ Each step is a few lines over the folder of its name. Imports stand inside the f
 import hashlib
 import platform
 import shutil
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -402,12 +401,13 @@ def _restored(release: "Release", folder: Path, cache: Path) -> Path:
 
 def _lay(target: Path, sources: Mapping[str, Path]) -> None:
     """Put a source that stood beside the recipe back there: a file, or a folder that was archived as a tar."""
+    from computeops.build.sources import restore
+
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.name in sources:
         shutil.copyfile(sources[target.name], target)
     elif archived := sources.get(f"{target.name}.tar"):
-        with tarfile.open(archived) as tar:
-            tar.extractall(target.parent, filter="data")  # refuses what would lead out of the folder
+        restore(archived, target.parent)
     else:
         raise NotFoundError(f"the release has no source {target.name}, which its recipe names")
 

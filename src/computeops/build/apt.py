@@ -51,7 +51,7 @@ class Archive:
         if packages:
             self._check_names(packages)
         listing = self._apt(
-            "apt-get", "-qq", "-y", "--no-install-recommends", "--print-uris", "install", "?essential", *packages
+            "apt-get", "-q", "-y", "--no-install-recommends", "--print-uris", "install", "?essential", *packages
         )
         return _materials(listing, "package")
 
@@ -90,7 +90,12 @@ class Archive:
         return ["env", f"APT_CONFIG={self._folder / 'apt.conf'}", "LC_ALL=C", *argv]
 
     def _apt(self, *argv: str, error: type[RecipeError | NetworkError] = RecipeError) -> str:
-        return proc.run(self._argv(*argv), error=error)
+        done = proc.capture(self._argv(*argv), error=error)
+        if (
+            done.returncode != 0
+        ):  # which packages do not fit together stands in the one stream, that it failed in the other
+            raise proc.failed(argv, done.returncode, done.stdout + done.stderr, error)
+        return done.stdout.decode(errors="replace")
 
 
 def entries(kind: str, suite: str, components: Sequence[str], *, mirror: str, snapshot: str) -> list[str]:

@@ -239,6 +239,32 @@ def _archive(path: Path, into: Path) -> None:
                     tar.addfile(info, file)
 
 
+def restore(archive: Path, into: Path) -> None:
+    """Lay out below `into` a folder that was archived as a tar file: the reverse of how a path source is archived.
+
+    Raises:
+        FormatError: it is no such archive, or leads out of `into`.
+    """
+    root = into.resolve()
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                target = into / member.name
+                inside = ".." not in Path(member.name).parts and target.parent.resolve().is_relative_to(root)
+                if not inside or not (member.isdir() or member.isreg() or member.issym()):
+                    raise FormatError(f"{archive.name}: {member.name!r} is nothing that a folder is archived with")
+                if member.issym():
+                    target.symlink_to(member.linkname)
+                elif member.isdir():
+                    target.mkdir(exist_ok=True)
+                elif (content := tar.extractfile(member)) is not None:
+                    with target.open("xb") as file:
+                        shutil.copyfileobj(content, file)
+                    target.chmod(member.mode & 0o755)
+    except tarfile.TarError as error:
+        raise FormatError(f"{archive.name} cannot be read: {error}") from error
+
+
 def _name(name: str, origin: str) -> str:
     if not _SAFE_NAME.fullmatch(name):
         raise RecipeError(f"{origin} does not end in a usable file name: {name!r}")

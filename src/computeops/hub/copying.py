@@ -88,9 +88,12 @@ class Copying:
             raise LimitError(f"{self.source}@{digest} is nested more than {_DEPTH} deep")
         found = self._read(digest)
         self._parts(found, depth)
-        if not self._has(digest):
+        repository = self.hub.database.repository(self.target)
+        if repository is None or not self._has(digest):
             self._store(found)
             self.tally.manifests += 1
+        else:  # a copy that was killed between the two had stored it and not told the catalogue
+            catalogue.manifest_pushed(self.hub, repository, str(digest))
         if not self.sparse:
             self.referrers(digest, depth)
 

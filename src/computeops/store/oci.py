@@ -6,6 +6,7 @@ threads: each has connections of its own, all share the logins.
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,9 @@ INDEXES = frozenset({oci.INDEX, DOCKER_INDEX})
 _ACCEPT = f"{oci.MANIFEST}, {oci.INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"
 _IMMUTABLE = frozenset({409, 412})
 _PAGES = 100
-_INDEX_TRIES = 5
+_INDEX_TRIES = 20
+_INDEX_LOOKS = 3
+_INDEX_PAUSE = 0.1  # seconds between the looks
 _PUTS = 4
 
 
@@ -273,18 +276,25 @@ class Registry:
     def _list_referrer(self, repository: str, subject: Digest, digest: Digest, body: bytes, media_type: str) -> None:
         """Add a manifest to the list of referrers of its subject, which a registry before 1.1 does not keep itself.
 
-        Two who do so at once can overwrite each other, for such a registry has no "if unchanged": so look again.
+        Two who do so at once can overwrite each other, for such a registry has no "if unchanged": so look again, after
+        longer than another takes between its look and its write.
         """
         found = oci.document(body)
         entry = {"mediaType": media_type, "digest": str(digest), "size": len(body)}
         entry |= {key: found[key] for key in ("artifactType", "annotations") if key in found}
         tag = _referrers_tag(subject)
+        seen = 0
         for _ in range(_INDEX_TRIES):
             listed: list[dict[str, Any]] = []
             with contextlib.suppress(NotFoundError):
                 listed = oci.items(self.resolve(repository, tag).document, "manifests")
             if any(one.get("digest") == str(digest) for one in listed):
-                return
+                seen += 1
+                if seen == _INDEX_LOOKS:
+                    return
+                time.sleep(_INDEX_PAUSE)
+                continue
+            seen = 0
             index = oci.canonical({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [*listed, entry]})
             self.push_manifest(repository, index, oci.INDEX, tag)
         raise ConflictError(f"others keep changing {repository}:{tag}", hint="run it again")

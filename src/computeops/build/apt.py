@@ -91,9 +91,8 @@ class Archive:
 
     def _apt(self, *argv: str, error: type[RecipeError | NetworkError] = RecipeError) -> str:
         done = proc.capture(self._argv(*argv), error=error)
-        if (
-            done.returncode != 0
-        ):  # which packages do not fit together stands in the one stream, that it failed in the other
+        if done.returncode != 0:
+            # what does not fit together stands in the one stream, that it failed in the other
             raise proc.failed(argv, done.returncode, done.stdout + done.stderr, error)
         return done.stdout.decode(errors="replace")
 

@@ -316,6 +316,11 @@ class TestSite:
         assert computeops("hub", "gc", "--data", site[1].data).returncode == 0
 
 
+own_servers = pytest.mark.skipif(
+    CHOSEN != {"database": "sqlite", "storage": "folder"}, reason="brings servers of its own"
+)
+
+
 def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
@@ -323,6 +328,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
+@own_servers
 @pytest.mark.postgresql
 def test_the_database_is_lost_in_the_middle(tmp_path: Path) -> None:
     server = start_postgresql()
@@ -355,6 +361,7 @@ def test_the_database_is_lost_in_the_middle(tmp_path: Path) -> None:
         shutil.rmtree(server.folder, ignore_errors=True)
 
 
+@own_servers
 def test_the_bucket_is_lost_in_the_middle(tmp_path: Path) -> None:
     s3()  # its credentials
     server = start_s3()

@@ -400,6 +400,7 @@ def test_a_connection_that_breaks_leaves_nothing_half(hub: RunningHub) -> None:
     assert caller.get(f"{REPO}/blobs/{digest}").code == "BLOB_UNKNOWN"
 
 
+@pytest.mark.skipif(CHOSEN["storage"] == "s3", reason="looks into the folder")
 def test_told_to_stop_it_first_finishes_what_is_under_way(hub: RunningHub) -> None:
     caller = Caller(hub.address, hub.token("push:*"))
     large = hashlib.shake_256(b"x").digest(3_000_000)

@@ -14,15 +14,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Raw, Struct
 
+from computeops.check.kinds import CYCLONEDX, PROVENANCE, SPDX, TEST, VULNS
 from computeops.errors import FormatError
 from computeops.limits import LIMITS
 from computeops.model import Signed
 
-TEST = "https://in-toto.io/attestation/test-result/v0.1"
-PROVENANCE = "https://slsa.dev/provenance/v1"
-CYCLONEDX = "https://cyclonedx.org/bom"
-SPDX = "https://spdx.dev/Document"
-VULNS = "https://in-toto.io/attestation/vulns/v0.2"
 _TITLES = {
     TEST: "Tests",
     PROVENANCE: "Build provenance",

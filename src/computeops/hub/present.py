@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from computeops.hub import facts
+from computeops.check import kinds
 from computeops.hub.listed import Item, Listed
 
 _UNIT = 1000
@@ -53,20 +53,20 @@ def badges(items: Iterable[Item]) -> list[Badge]:
     counting = [item for item in items if not item.fault]
     by_kind = {kind: [item for item in counting if item.kind == kind] for kind in {item.kind for item in counting}}
     found = []
-    if verdicts := {item.passed for item in by_kind.get(facts.TEST, ()) if item.passed is not None}:
+    if verdicts := {item.passed for item in by_kind.get(kinds.TEST, ()) if item.passed is not None}:
         good = False not in verdicts
         found.append(
             Badge("Tests passed", "good", "The signers say that its tests passed")
             if good
             else Badge("Tests failed", "bad", "A signer says that a test failed")
         )
-    if facts.PROVENANCE in by_kind:
+    if kinds.PROVENANCE in by_kind:
         found.append(Badge("Provenance", "plain", "It has a signed record of how it was built"))
-    sboms = [item for kind in (facts.CYCLONEDX, facts.SPDX) for item in by_kind.get(kind, ())]
+    sboms = [item for kind in (kinds.CYCLONEDX, kinds.SPDX) for item in by_kind.get(kind, ())]
     if sboms:
         packages = next((item.packages for item in sboms if item.packages is not None), None)
         found.append(Badge("SBOM", "plain", "It has a list of the software in it" + _counted(packages)))
-    if scans := by_kind.get(facts.VULNS):
+    if scans := by_kind.get(kinds.VULNS):
         found.append(Badge("Scanned", "plain", f"Known vulnerabilities, at the last scan: {scans[-1].words}"))
     return found
 

@@ -128,6 +128,7 @@ def test_an_interrupted_conversion_leaves_nothing(target: str, tmp_path: Path) -
         time.sleep(0.01)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does
     _, errors = child.communicate(timeout=30)
-    assert child.returncode == INTERRUPTED, errors
+    # A Python that is interrupted while it executes generated code (a dataclass) ends by the signal; shells see 130 too.
+    assert child.returncode in {INTERRUPTED, -signal.SIGINT}, errors
     assert list(out.iterdir()) == []
     assert "Traceback" not in errors

@@ -49,7 +49,15 @@ class Browser:
         return self._ask("/source")
 
     def find(self, xpath: str) -> str:
-        return self._ask("/element", {"using": "xpath", "value": xpath})[_ELEMENT]
+        """Return the element, once the page has it: a click answers before the next page is there."""
+        found: list[dict[str, str]] = []
+
+        def there() -> bool:
+            found.extend(self._ask("/elements", {"using": "xpath", "value": xpath}))
+            return bool(found)
+
+        assert until(30, there), f"{self.address} has no {xpath}"
+        return found[0][_ELEMENT]
 
     def click(self, xpath: str) -> None:
         self._ask(f"/element/{self.find(xpath)}/click", {})

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from computeops.errors import UsageError
 from computeops.hub.auth import ANYONE
+from computeops.hub.db import releases
 from computeops.hub.details import details, repository
 from computeops.hub.mirror import Wanted
 from computeops.hub.search import search
@@ -154,6 +156,19 @@ def test_killed_in_the_middle_and_gone_on(source: tuple[Shelf, RunningHub], tmp_
     assert len(references(here)) == 40
     assert list((here / "mirror").iterdir()) == []
     assert mirror(running.address, here)["copied"]["blobs"] == 0
+
+
+def test_killed_between_the_tag_and_the_catalogue(source: tuple[Shelf, RunningHub], tmp_path: Path) -> None:
+    shelf, running = source
+    furnish(shelf)
+    here = tmp_path / "here"
+    mirror(running.address, here)
+    wanted = references(here)
+    with Hub.open(here).database.write() as connection:  # what the catalogue was not told
+        connection.execute(sa.delete(releases))
+    assert references(here) == []
+    mirror(running.address, here)
+    assert references(here) == wanted
 
 
 def test_two_at_once(source: tuple[Shelf, RunningHub], tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ class Copying:
         if moved:
             self._store(self._read(digest), name)
             self.tally.tags += 1
+        elif repository is not None:  # killed between the two, a copy before had set the tag and not told the catalogue
+            catalogue.manifest_pushed(self.hub, repository, str(digest), name)
         return moved
 
     def manifest(self, digest: Digest, depth: int = 0) -> None:

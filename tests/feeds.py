@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 NOW = 1_795_000_000  # November 2026
 DAY = 86400
 MODIFIED = "2026-11-17T12:00:00Z"
@@ -48,7 +50,26 @@ def dated(file: Path, when: int) -> Path:
     return file
 
 
-def real() -> Path | None:
-    """The folder of real advisories, where there is one."""
-    named = os.environ.get("COMPUTEOPS_TEST_ADVISORIES", "")
-    return Path(named) if named and Path(named).is_dir() else None
+def affected_by_the_schema(version: str, entry: Mapping[str, Any]) -> bool:
+    """Whether a version of Python's kind is affected, by the pseudocode of the OSV schema, "Evaluation"."""
+    own = Version(version)
+    if any(one == version or Version(one) == own for one in entry.get("versions", ())):
+        return True
+    ranges = [one["events"] for one in entry.get("ranges", ()) if one["type"] != "GIT"]
+    return any(_in_range(own, sorted(events, key=_place)) for events in ranges)
+
+
+def _in_range(own: Version, events: Sequence[Mapping[str, str]]) -> bool:
+    vulnerable = False
+    for event in events:
+        ((kind, at),) = event.items()
+        if kind == "introduced" and (at == "0" or own >= Version(at)):
+            vulnerable = True
+        elif (kind == "fixed" and own >= Version(at)) or (kind == "last_affected" and own > Version(at)):
+            vulnerable = False
+    return vulnerable
+
+
+def _place(event: Mapping[str, str]) -> Version:
+    ((_, at),) = event.items()
+    return Version("0.dev0") if at == "0" else Version(at)

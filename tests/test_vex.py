@@ -1,6 +1,5 @@
 """What people say about findings: three formats of VEX and ignore files, whom they concern, and when they hold."""
 
-import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -286,22 +285,3 @@ def test_reasons_do_not_steer_a_terminal(tmp_path: Path) -> None:
 def test_any_text_is_a_purl_or_none(text: str) -> None:
     purl = Purl.parse(text)
     assert purl is None or isinstance(purl.fits(ZLIB), bool)
-
-
-@pytest.mark.skipif(feeds.real() is None, reason="COMPUTEOPS_TEST_ADVISORIES names no folder of real advisories")
-@pytest.mark.parametrize(
-    "name", ["redhat_vex_cve-2023-38545", "ubuntu_vex_cve_2023_CVE-2023-38545", "rhel_csaf_advisories_rhsa-2024_0811"]
-)
-def test_real_documents_are_read(tmp_path: Path, name: str) -> None:
-    real = feeds.real()
-    assert real is not None
-    file = tmp_path / f"{name}.json"
-    file.write_bytes(gzip.decompress((real / f"samples/{name}.json.gz").read_bytes()))
-    statements = vex.read(file)
-    assert statements
-    assert any(one.products[0].package for one in statements)
-    if name.startswith("ubuntu"):
-        curl = Package(
-            "deb", "curl", "7.81.0-1ubuntu1.24", "pkg:deb/ubuntu/curl@7.81.0-1ubuntu1.24?arch=amd64", "status"
-        )
-        assert any(one.is_about(curl, frozenset()) and one.vulnerabilities >= {"CVE-2023-38545"} for one in statements)

@@ -1,5 +1,6 @@
 """Pairs of versions to judge, made from a seed, and the programs that judge them."""
 
+import gzip
 import random
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -133,40 +134,15 @@ def by_rpm(asked: Sequence[Pair], folder: Path) -> list[int]:
     return [int(line) for line in done.stdout.split()]
 
 
-_HARNESS = r"""
-#include <stdio.h>
-#include <string.h>
-#include "apk_version.h"
-int apk_digest_alg_len(unsigned char alg) { return 0; }
-int main(void) {
-    char a[4096], b[4096];
-    while (scanf("%4095s %4095s", a, b) == 2) {
-        int r = apk_version_compare(APK_BLOB_STR(a), APK_BLOB_STR(b));
-        puts(r == APK_VERSION_LESS ? "-1" : r == APK_VERSION_GREATER ? "1" : "0");
-    }
-}
-"""
+APK = Path(__file__).parent / "versions/apk.txt.gz"
+"""What `apk version -t` of apk-tools 3.0.6 said of 20,000 pairs that were made by `pairs("apk", 20_000, 7)`."""
 
 
-def by_apk(asked: Sequence[Pair], source: Path, folder: Path) -> list[int]:
-    """What apk-tools' own version.c says, compiled from the `source` of apk-tools."""
-    (folder / "judge.c").write_text(_HARNESS)
-    needed = [source / "src" / name for name in ("version.c", "blob.c", "ctype.c")]
-    program = folder / "judge"
-    argv = [
-        "cc",
-        "-D_GNU_SOURCE",
-        "-w",
-        f"-I{source}/src",
-        "-o",
-        str(program),
-        str(folder / "judge.c"),
-        *map(str, needed),
-    ]
-    subprocess.run(argv, check=True, capture_output=True)
-    text = "".join(f"{a} {b}\n" for a, b in asked)
-    done = subprocess.run([program], input=text, capture_output=True, text=True, check=True)
-    return [int(line) for line in done.stdout.split()]
+def by_apk() -> tuple[list[Pair], list[int]]:
+    """Pairs that apk-tools has judged, and what it said; no package of Debian has it to be asked again."""
+    signs = {"<": -1, "=": 0, ">": 1}
+    lines = [line.split() for line in gzip.decompress(APK.read_bytes()).decode().splitlines()[1:]]
+    return [(first, second) for first, _, second in lines], [signs[sign] for _, sign, _ in lines]
 
 
 def by_packaging(asked: Sequence[Pair]) -> Iterator[int]:

@@ -40,10 +40,10 @@ class TarFile:
                 if first != entry.path:
                     yield replace(index[source][0], path=entry.path, kind=Kind.HARDLINK, size=0, target=first), ()
                 elif source == entry.path:
-                    yield entry, _data(stream, offset, entry)
+                    yield entry, _Stored(stream, offset, entry)
                 else:
                     content, at = index[source]
-                    yield replace(content, path=entry.path), _data(stream, at, content)
+                    yield replace(content, path=entry.path), _Stored(stream, at, content)
 
 
 class _Links:
@@ -81,14 +81,24 @@ def _add_parents(index: dict[str, tuple[Entry, int]], path: str) -> None:
             index[path] = (Entry(path, Kind.DIRECTORY, 0o755), 0)
 
 
-def _data(stream: IO[bytes], offset: int, entry: Entry) -> Iterator[bytes]:
-    left = entry.size
-    at = offset
-    while left:
-        stream.seek(at)
-        chunk = stream.read(min(left, CHUNK))
-        if not chunk:
-            raise FormatError(f"/{entry.path}: the archive became shorter while it was read")
-        left -= len(chunk)
-        at += len(chunk)
-        yield chunk
+class _Stored:
+    """The bytes of a file in the archive."""
+
+    __slots__ = ("_entry", "_offset", "_stream")
+
+    def __init__(self, stream: IO[bytes], offset: int, entry: Entry) -> None:
+        self._stream, self._offset, self._entry = stream, offset, entry
+
+    def __iter__(self) -> Iterator[bytes]:
+        at = 0
+        while chunk := self.at(at, CHUNK):
+            at += len(chunk)
+            yield chunk
+
+    def at(self, offset: int, size: int) -> bytes:
+        wanted = min(size, max(self._entry.size - offset, 0))
+        self._stream.seek(self._offset + offset)
+        found = self._stream.read(wanted)
+        if len(found) != wanted:
+            raise FormatError(f"/{self._entry.path}: the archive became shorter while it was read")
+        return found

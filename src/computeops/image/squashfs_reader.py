@@ -1,14 +1,13 @@
 """Squashfs 4.0, read strictly: superblock, tables, inodes, folders, attributes and data, at any offset of a file.
 
-Layout: Documentation/filesystems/squashfs.rst of Linux and fs/squashfs/squashfs_fs.h. A reference to an inode is the
-place of its metadata block in the inode table (shifted by 16) and the byte in that block. Every length is checked
-before memory is taken for it; nothing is believed because a table before it was well formed.
+A reference to an inode is the place of its metadata block in the inode table (shifted by 16) and the byte in that
+block. Every length is checked before memory is taken for it; nothing is believed because a table before it was well
+formed.
 """
 
 import itertools
 import lzma
 import os
-import stat
 import struct
 import sys
 from collections import OrderedDict
@@ -21,6 +20,35 @@ from isal import igzip_lib
 
 from computeops.errors import FormatError, LimitError
 from computeops.image.layer import BROKEN
+from computeops.image.squashfs_format import (
+    BLOCK,
+    CHARACTER,
+    COMPRESSORS,
+    DIRECTORY,
+    EXTENDED,
+    FILE,
+    FRAGMENT,
+    INODE,
+    LISTING,
+    LONG_DIRECTORY,
+    LONG_FILE,
+    MAGIC,
+    METADATA_BYTES,
+    MODES,
+    NAME,
+    NONE_32,
+    NONE_64,
+    PREFIXES,
+    SHORT_DIRECTORY,
+    SHORT_FILE,
+    SUPERBLOCK,
+    SYMLINK,
+    U32,
+    UNCOMPRESSED_DATA,
+    UNCOMPRESSED_METADATA,
+    XATTR_ID,
+    XATTR_KEY,
+)
 from computeops.limits import LIMITS, MIB
 
 if sys.version_info >= (3, 14):
@@ -28,11 +56,6 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-MAGIC = b"hsqs"
-_SUPERBLOCK = struct.Struct("<5I6H8Q")
-_METADATA_BYTES = 8192
-_UNCOMPRESSED_METADATA, _UNCOMPRESSED_DATA = 0x8000, 1 << 24
-_NONE_32, _NONE_64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 _MAX_NAME = 256
 _BROKEN: tuple[type[Exception], ...] = (*BROKEN, lzma.LZMAError)
 _METADATA_CACHED = 1024  # blocks of 8 KiB
@@ -41,23 +64,6 @@ _FREE_BYTES = 64 * MIB
 _FREE_NAMES = 4096
 _XZ_MEMORY = 64 * MIB  # dictionaries in a squashfs have at most a block
 _ZSTD_WINDOW = 23  # 8 MiB
-_COMPRESSORS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
-_PREFIXES = {0: "user.", 1: "trusted.", 2: "security."}
-_INODE = struct.Struct("<HHHHII")
-_FRAGMENT = struct.Struct("<QII")
-_XATTR_ID = struct.Struct("<QII")
-
-_DIRECTORY, _FILE, _SYMLINK, _BLOCK, _CHARACTER, _FIFO, _SOCKET = range(1, 8)
-_EXTENDED = 7  # the extended form of inode type n is n + 7
-MODES = {
-    _DIRECTORY: stat.S_IFDIR,
-    _FILE: stat.S_IFREG,
-    _SYMLINK: stat.S_IFLNK,
-    _BLOCK: stat.S_IFBLK,
-    _CHARACTER: stat.S_IFCHR,
-    _FIFO: stat.S_IFIFO,
-    _SOCKET: stat.S_IFSOCK,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +83,12 @@ class Inode:
     """First data block of a file, or metadata block of a folder's listing."""
     offset: int = 0
     """Byte of a file's tail in its fragment, or of a folder's listing in its metadata block."""
-    fragment: int = _NONE_32
+    fragment: int = NONE_32
     blocks: tuple[int, ...] = ()
     """Lengths of a file's data blocks on disk, with the flag of an uncompressed one."""
     target: bytes = b""
     device: tuple[int, int] = (0, 0)
-    xattr: int = _NONE_32
+    xattr: int = NONE_32
 
 
 class Filesystem:
@@ -98,10 +104,10 @@ class Filesystem:
             FormatError: it is no squashfs 4.0, is cut short, or is compressed by what we cannot read.
         """
         self._file, self._offset, self._name = file, offset, name
-        raw = self._pread(0, min(_SUPERBLOCK.size, length), "the superblock")
-        if len(raw) < _SUPERBLOCK.size or raw[:4] != MAGIC:
+        raw = self._pread(0, min(SUPERBLOCK.size, length), "the superblock")
+        if len(raw) < SUPERBLOCK.size or raw[:4] != MAGIC:
             raise self._broken("no squashfs magic")
-        fields = _SUPERBLOCK.unpack(raw)
+        fields = SUPERBLOCK.unpack(raw)
         self.inodes, self.mtime, self.block_size, self._fragments = fields[1:5]
         compressor, log, _, ids, major, minor = fields[5:11]
         self.root, self.bytes_used, id_table, xattr_table, self._inode_table, self._directory_table = fields[11:17]
@@ -110,9 +116,9 @@ class Filesystem:
             raise self._broken(f"squashfs {major}.{minor}; only 4.0 is read")
         if not 12 <= log <= 20 or self.block_size != 1 << log:
             raise self._broken(f"blocks of {self.block_size} bytes")
-        if not _SUPERBLOCK.size <= self.bytes_used <= length:
+        if not SUPERBLOCK.size <= self.bytes_used <= length:
             raise self._broken(f"{self.bytes_used} bytes in a place of {length} bytes")
-        self.compressor = _COMPRESSORS.get(compressor, f"number {compressor}")
+        self.compressor = COMPRESSORS.get(compressor, f"number {compressor}")
         self.most_bytes = min(_FREE_BYTES + self.bytes_used * LIMITS.inflate_ratio, LIMITS.image_bytes)
         self.most_names = min(_FREE_NAMES + self.bytes_used, LIMITS.entries)
         self._inflate = self._decompressor()
@@ -182,12 +188,12 @@ class Filesystem:
         if at + 2 > self.bytes_used:
             raise self._broken(f"{what} leave the filesystem")
         (header,) = struct.unpack("<H", self._pread(at, 2, what))
-        size = header & ~_UNCOMPRESSED_METADATA
-        if not 0 < size <= _METADATA_BYTES or at + 2 + size > self.bytes_used:
+        size = header & ~UNCOMPRESSED_METADATA
+        if not 0 < size <= METADATA_BYTES or at + 2 + size > self.bytes_used:
             raise self._broken(f"{what} have a metadata block of {size} bytes")
         data = self._pread(at + 2, size, what)
-        if not header & _UNCOMPRESSED_METADATA:
-            data = self._unpack(data, _METADATA_BYTES, what)
+        if not header & UNCOMPRESSED_METADATA:
+            data = self._unpack(data, METADATA_BYTES, what)
         self._metadata[at] = found = (data, at + 2 + size)
         if len(self._metadata) > _METADATA_CACHED:
             self._metadata.popitem(last=False)
@@ -198,14 +204,14 @@ class Filesystem:
 
     def _pointers(self, at: int, size: int, what: str) -> tuple[int, ...]:
         """Return the places of the metadata blocks of a table with `size` bytes, whose list stands at `at`."""
-        count = -(-size // _METADATA_BYTES)
+        count = -(-size // METADATA_BYTES)
         if count and at + 8 * count > self.bytes_used:
             raise self._broken(f"the table of {what} leaves the filesystem")
         return struct.unpack(f"<{count}Q", self._pread(at, 8 * count, what)) if count else ()
 
     def _table(self, at: int, size: int, what: str) -> Iterator[bytes]:
         for number, place in enumerate(self._pointers(at, size, what)):
-            wanted = min(size - number * _METADATA_BYTES, _METADATA_BYTES)
+            wanted = min(size - number * METADATA_BYTES, METADATA_BYTES)
             data, _ = self._block(place, what)
             if len(data) < wanted:
                 raise self._broken(f"the table of {what} is too short")
@@ -213,7 +219,7 @@ class Filesystem:
 
     def _record(self, pointers: tuple[int, ...], number: int, form: struct.Struct, what: str) -> tuple[Any, ...]:
         """Return one record of a table whose metadata blocks stand at `pointers`."""
-        block, at = divmod(number * form.size, _METADATA_BYTES)
+        block, at = divmod(number * form.size, METADATA_BYTES)
         data = self._block(pointers[block], what)[0] if block < len(pointers) else b""
         if len(data) < at + form.size:
             raise self._broken(f"there is no number {number} in the table of {what}")
@@ -231,30 +237,30 @@ class Filesystem:
         if at >= self._directory_table:
             raise self._broken(f"an inode at {at}, outside the table of inodes")
         source = self._stream(at, reference & 0xFFFF, "the inodes")
-        kind, mode, uid, gid, mtime, _ = source.take(_INODE)
-        basic = kind - _EXTENDED if kind > _EXTENDED else kind
+        kind, mode, uid, gid, mtime, _ = source.take(INODE)
+        basic = kind - EXTENDED if kind > EXTENDED else kind
         if basic not in MODES or uid >= len(self._ids) or gid >= len(self._ids):
             raise self._broken(f"an inode of type {kind}, owner {uid} and group {gid}")
         common = (reference, MODES[basic] | mode & 0o7777, self._ids[uid], self._ids[gid], mtime)
-        extended = kind > _EXTENDED
-        if basic == _DIRECTORY:
+        extended = kind > EXTENDED
+        if basic == DIRECTORY:
             return _directory(common, source, extended=extended)
-        if basic == _FILE:
+        if basic == FILE:
             return self._regular(common, source, extended=extended)
         return self._special(common, source, basic, extended=extended)
 
     def _regular(self, common: tuple[int, int, int, int, int], source: "_Cursor", *, extended: bool) -> Inode:
-        xattr = _NONE_32
+        xattr = NONE_32
         if extended:
-            start, size, _, _, fragment, offset, xattr = source.take(_LONG_FILE)
+            start, size, _, _, fragment, offset, xattr = source.take(LONG_FILE)
         else:
-            start, fragment, offset, size = source.take(_SHORT_FILE)
+            start, fragment, offset, size = source.take(SHORT_FILE)
         if size > min(LIMITS.file_bytes, self.most_bytes):
             raise LimitError(f"{self._name}: a file of {size} bytes in a squashfs of {self.bytes_used} bytes: a bomb")
         tail = size % self.block_size
-        if fragment != _NONE_32 and (not tail or fragment >= self._fragments):
+        if fragment != NONE_32 and (not tail or fragment >= self._fragments):
             raise self._broken(f"a file of {size} bytes has its tail in fragment {fragment} of {self._fragments}")
-        count = size // self.block_size + (1 if tail and fragment == _NONE_32 else 0)
+        count = size // self.block_size + (1 if tail and fragment == NONE_32 else 0)
         blocks = struct.unpack(f"<{count}I", source.read(4 * count))
         return Inode(*common, size, start, offset, fragment, blocks, xattr=xattr)
 
@@ -263,17 +269,17 @@ class Filesystem:
     ) -> Inode:
         source.read(4)  # number of links
         target, device = b"", (0, 0)
-        if basic == _SYMLINK:
-            (size,) = source.take(_U32)
+        if basic == SYMLINK:
+            (size,) = source.take(U32)
             if size > LIMITS.path_bytes:
                 raise LimitError(f"{self._name}: a symbolic link of {size} bytes; at most {LIMITS.path_bytes}")
             target = source.read(size)
             if not target or b"\0" in target:
                 raise self._broken(f"a symbolic link to {target[:80]!r}")
-        elif basic in {_BLOCK, _CHARACTER}:
-            (number,) = source.take(_U32)
+        elif basic in {BLOCK, CHARACTER}:
+            (number,) = source.take(U32)
             device = ((number & 0xFFF00) >> 8, (number & 0xFF) | (number >> 12 & 0xFFF00))
-        (xattr,) = source.take(_U32) if extended else (_NONE_32,)
+        (xattr,) = source.take(U32) if extended else (NONE_32,)
         return Inode(*common, target=target, device=device, xattr=xattr)
 
     # Folders
@@ -290,14 +296,14 @@ class Filesystem:
             return found
         source = self._stream(self._directory_table + folder.start, folder.offset, "the folders")
         while left > 0:
-            count, block, _ = source.take(_LISTING)
-            left -= _LISTING.size
+            count, block, _ = source.take(LISTING)
+            left -= LISTING.size
             if count >= _MAX_NAME:
                 raise self._broken(f"a folder listing of {count + 1} names in a row")
             for _ in range(count + 1):
-                offset, _, _, length = source.take(_NAME)
+                offset, _, _, length = source.take(NAME)
                 name = source.read(length + 1)
-                left -= _NAME.size + len(name)
+                left -= NAME.size + len(name)
                 found.append((self._checked(name), block << 16 | offset))
             if len(found) > self.most_names:
                 raise LimitError(f"{self._name}: more than {self.most_names} names in a folder: a bomb")
@@ -319,7 +325,7 @@ class Filesystem:
     def _open_xattrs(self, at: int) -> None:
         self._xattr_ids: tuple[int, ...] = ()
         self._xattr_start = self._xattr_count = 0
-        if at == _NONE_64:
+        if at == NONE_64:
             return
         if at + 16 > self.bytes_used:
             raise self._broken("the table of attributes leaves the filesystem")
@@ -332,34 +338,34 @@ class Filesystem:
         Raises:
             FormatError, LimitError: they are broken or too large.
         """
-        if inode.xattr == _NONE_32:
+        if inode.xattr == NONE_32:
             return {}
         if inode.xattr >= self._xattr_count:
             raise self._broken(f"attributes number {inode.xattr} of {self._xattr_count}")
-        place, count, size = self._record(self._xattr_ids, inode.xattr, _XATTR_ID, "attributes")
+        place, count, size = self._record(self._xattr_ids, inode.xattr, XATTR_ID, "attributes")
         if size > LIMITS.xattr_bytes or count > size:
             raise LimitError(f"{self._name}: {count} attributes of {size} bytes; at most {LIMITS.xattr_bytes} bytes")
         source = self._stream(self._xattr_start + (place >> 16), place & 0xFFFF, "the attributes")
         found: dict[str, bytes] = {}
         total = 0
         for _ in range(count):
-            kind, length = source.take(_XATTR_KEY)
+            kind, length = source.take(XATTR_KEY)
             key = source.read(length)
-            if kind & 0xFF not in _PREFIXES or b"\0" in key:
+            if kind & 0xFF not in PREFIXES or b"\0" in key:
                 raise self._broken(f"an attribute {key[:80]!r} of type {kind}")
             value = self._value(source, elsewhere=bool(kind & 0x100))
             total += len(value) + len(key)
             if total > LIMITS.xattr_bytes:
                 raise LimitError(f"{self._name}: attributes of more than {LIMITS.xattr_bytes} bytes")
-            found[_PREFIXES[kind & 0xFF] + os.fsdecode(key)] = value
+            found[PREFIXES[kind & 0xFF] + os.fsdecode(key)] = value
         return found
 
     def _value(self, source: "_Cursor", *, elsewhere: bool) -> bytes:
-        (size,) = source.take(_U32)
+        (size,) = source.take(U32)
         if elsewhere:
             (place,) = struct.unpack("<Q", source.read(8))
             source = self._stream(self._xattr_start + (place >> 16), place & 0xFFFF, "the attributes")
-            (size,) = source.take(_U32)
+            (size,) = source.take(U32)
         if size > LIMITS.xattr_bytes:
             raise LimitError(f"{self._name}: an attribute of {size} bytes; at most {LIMITS.xattr_bytes}")
         return source.read(size)
@@ -375,8 +381,8 @@ class Filesystem:
         at, left = inode.start, inode.size
         for packed in inode.blocks:
             wanted = min(left, self.block_size)
-            size = packed & ~_UNCOMPRESSED_DATA
-            yield self._data_block(at, size, wanted, plain=bool(packed & _UNCOMPRESSED_DATA)) if size else bytes(wanted)
+            size = packed & ~UNCOMPRESSED_DATA
+            yield self._data_block(at, size, wanted, plain=bool(packed & UNCOMPRESSED_DATA)) if size else bytes(wanted)
             at += size
             left -= wanted
         if left:
@@ -384,6 +390,45 @@ class Filesystem:
             if len(tail) != left:
                 raise self._broken("a file's tail leaves its fragment")
             yield tail
+
+    def part(self, inode: Inode, offset: int, size: int) -> bytes:
+        """Return at most `size` bytes of a file from `offset` on: only the blocks that hold them are decompressed.
+
+        Raises:
+            FormatError: a block is broken.
+        """
+        end = min(offset + size, inode.size)
+        if offset >= end:
+            return b""
+        first, last = offset // self.block_size, (end - 1) // self.block_size
+        at = inode.start + sum(packed & ~UNCOMPRESSED_DATA for packed in inode.blocks[:first])
+        parts: list[bytes] = []
+        for number in range(first, last + 1):
+            place = number * self.block_size
+            wanted = min(inode.size - place, self.block_size)
+            if number < len(inode.blocks):
+                packed = inode.blocks[number]
+                parts.append(self._beginning(at, packed, wanted, min(end - place, wanted)))
+                at += packed & ~UNCOMPRESSED_DATA
+            else:
+                parts.append(self._tail(inode.fragment)[inode.offset : inode.offset + wanted])
+        found = b"".join(parts)[offset - first * self.block_size :][: end - offset]
+        if len(found) != end - offset:
+            raise self._broken("a file's tail leaves its fragment")
+        return found
+
+    def _beginning(self, at: int, packed: int, wanted: int, needed: int) -> bytes:
+        """Return the first `needed` bytes, or more, of a data block that has `wanted`."""
+        size, plain = packed & ~UNCOMPRESSED_DATA, bool(packed & UNCOMPRESSED_DATA)
+        if not size:
+            return bytes(needed)
+        if plain or needed > wanted // 2 or size > self.block_size or at + size > self.bytes_used:
+            return self._data_block(at, size, wanted, plain=plain)
+        try:
+            data, _ = self._inflate(self._pread(at, size, "a data block"), needed)
+        except _BROKEN as error:
+            raise self._broken(f"a data block cannot be decompressed: {error}") from error
+        return data
 
     def _data_block(self, at: int, size: int, wanted: int, *, plain: bool) -> bytes:
         if size > self.block_size or at + size > self.bytes_used:
@@ -400,12 +445,12 @@ class Filesystem:
         if found is not None:
             self._tails.move_to_end(number)
             return found
-        start, packed, _ = self._record(self._fragment_blocks, number, _FRAGMENT, "fragments")
-        size = packed & ~_UNCOMPRESSED_DATA
+        start, packed, _ = self._record(self._fragment_blocks, number, FRAGMENT, "fragments")
+        size = packed & ~UNCOMPRESSED_DATA
         if not 0 < size <= self.block_size or start + size > self.bytes_used:
             raise self._broken(f"a fragment of {size} bytes at {start}")
         found = self._pread(start, size, "a fragment")
-        if not packed & _UNCOMPRESSED_DATA:
+        if not packed & UNCOMPRESSED_DATA:
             found = self._unpack(found, self.block_size, "a fragment")
         self._tails[number] = found
         if len(self._tails) * self.block_size > _CACHED_BYTES:
@@ -413,21 +458,11 @@ class Filesystem:
         return found
 
 
-_U32 = struct.Struct("<I")
-_SHORT_DIRECTORY = struct.Struct("<IIHHI")
-_LONG_DIRECTORY = struct.Struct("<IIIIHHI")
-_SHORT_FILE = struct.Struct("<4I")
-_LONG_FILE = struct.Struct("<QQQIIII")
-_LISTING = struct.Struct("<III")
-_NAME = struct.Struct("<HhHH")
-_XATTR_KEY = struct.Struct("<HH")
-
-
 def _directory(common: tuple[int, int, int, int, int], source: "_Cursor", *, extended: bool) -> Inode:
     if extended:
-        _, size, start, _, _, offset, xattr = source.take(_LONG_DIRECTORY)
+        _, size, start, _, _, offset, xattr = source.take(LONG_DIRECTORY)
         return Inode(*common, size, start, offset, xattr=xattr)
-    start, _, size, offset, _ = source.take(_SHORT_DIRECTORY)
+    start, _, size, offset, _ = source.take(SHORT_DIRECTORY)
     return Inode(*common, size, start, offset)
 
 

@@ -90,7 +90,7 @@ class _Walk:
         if self._bytes > most:
             raise LimitError(f"{self._name}: its squashfs unpacks to more than {most} bytes: a bomb")
         entry = self._entry(path, kind, inode, target=os.fsdecode(inode.target))
-        return entry, self._filesystem.data(inode) if kind is Kind.FILE else ()
+        return entry, _Data(self._filesystem, inode) if kind is Kind.FILE else ()
 
     def _entry(self, path: str, kind: Kind, inode: Inode, *, target: str = "") -> Entry:
         if len(os.fsencode(path)) > LIMITS.path_bytes:
@@ -107,3 +107,18 @@ class _Walk:
             inode.device,
             self._filesystem.xattrs(inode) if kind is not Kind.HARDLINK else NO_XATTRS,
         )
+
+
+class _Data:
+    """The bytes of a file, decompressed when they are asked for."""
+
+    __slots__ = ("_filesystem", "_inode")
+
+    def __init__(self, filesystem: Filesystem, inode: Inode) -> None:
+        self._filesystem, self._inode = filesystem, inode
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._filesystem.data(self._inode)
+
+    def at(self, offset: int, size: int) -> bytes:
+        return self._filesystem.part(self._inode, offset, size)

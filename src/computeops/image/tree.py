@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from computeops.errors import FormatError, LimitError
 
@@ -58,6 +58,15 @@ class Entry:
     def order(self) -> tuple[bytes, ...]:
         """The sort key of an ordered tree."""
         return tuple(os.fsencode(self.path).split(b"/")) if self.path else ()
+
+
+@runtime_checkable
+class Seekable(Protocol):
+    """The data of an entry that can be read at any place without what stands before it, while its pair is the last."""
+
+    def at(self, offset: int, size: int) -> bytes:
+        """Return at most `size` bytes that begin at `offset`: fewer only where the file ends."""
+        ...
 
 
 Item = tuple[Entry, Iterable[bytes]]
@@ -145,7 +154,7 @@ class Directory:
                     continue
             target = os.readlink(full) if kind is Kind.SYMLINK else ""
             entry = self._entry(path, kind, status, full, target=target)
-            yield entry, _read(full, entry) if kind is Kind.FILE else ()
+            yield entry, _Opened(full, entry) if kind is Kind.FILE else ()
 
     def _entry(self, path: str, kind: Kind, status: os.stat_result, full: str, *, target: str) -> Entry:
         device = kind in {Kind.CHARACTER, Kind.BLOCK}
@@ -168,15 +177,30 @@ def _xattrs(full: str) -> Mapping[str, bytes]:
     return {name: os.getxattr(full, name, follow_symlinks=False) for name in names} if names else NO_XATTRS
 
 
-def _read(full: str, entry: Entry) -> Iterator[bytes]:
-    left = entry.size
-    with open(os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
-        while left:
-            chunk = file.read(min(left, _CHUNK))
-            if not chunk:
-                raise FormatError(f"{full} became shorter while it was read")
-            left -= len(chunk)
-            yield chunk
+class _Opened:
+    """The bytes of a file on disk, which is opened when they are asked for."""
+
+    __slots__ = ("_entry", "_full")
+
+    def __init__(self, full: str, entry: Entry) -> None:
+        self._full, self._entry = full, entry
+
+    def _open(self) -> int:
+        return os.open(self._full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self._entry.size
+        with open(self._open(), "rb", buffering=0) as file:
+            while left:
+                chunk = file.read(min(left, _CHUNK))
+                if not chunk:
+                    raise FormatError(f"{self._full} became shorter while it was read")
+                left -= len(chunk)
+                yield chunk
+
+    def at(self, offset: int, size: int) -> bytes:
+        with open(self._open(), "rb", buffering=0) as file:
+            return os.pread(file.fileno(), min(size, max(self._entry.size - offset, 0)), offset)
 
 
 def normalised(tree: Tree, epoch: int, extra: Iterable[Item] = (), *, fill: bool = False) -> Iterator[Item]:

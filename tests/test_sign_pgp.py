@@ -250,7 +250,7 @@ def test_a_message_of_another_shape_is_refused(image: Path, change: Mapping[str,
         envelope(b"{}", Signature("", b""), kind="application/vnd.in-toto+json"),
     ],
 )
-@pytest.mark.parametrize("fingerprint", ["00" * 20, ADA.fingerprint])
+@pytest.mark.parametrize("fingerprint", ["00" * 20, ADA.fingerprint], ids=["nobody", "Ada"])
 def test_rubbish_as_a_signature_is_refused(image: Path, data: bytes, fingerprint: str) -> None:
     add(image, data, fingerprint)
     with pytest.raises((FormatError, TrustError)) as caught:

@@ -1,7 +1,7 @@
 """The conformance suite of OCI distribution-spec, run whole against a hub.
 
-It is a Go program: `git clone https://github.com/opencontainers/distribution-spec`, `go build` in its folder
-`conformance`, and name the program in OCI_CONFORMANCE. Version `dev` of the suite demands more than 1.1 does: every
+It is a Go program, `github.com/opencontainers/distribution-spec/conformance`; `.ci/install-peers` shows how it is built and
+installs it as `oci-conformance`. Version `dev` of the suite demands more than 1.1 does: every
 digest header, cancelled uploads, tags as parameters.
 """
 
@@ -15,12 +15,8 @@ import pytest
 
 from conftest import RunningHub
 
-SUITE = os.environ.get("OCI_CONFORMANCE", "")
 
-
-@pytest.mark.skipif(
-    not SUITE, reason="OCI_CONFORMANCE does not name the built conformance suite of OCI distribution-spec"
-)
+@pytest.mark.oci_conformance
 @pytest.mark.parametrize("version", ["1.1", "dev"])
 def test_official_suite(hub: RunningHub, tmp_path: Path, version: str) -> None:
     env = {
@@ -35,7 +31,7 @@ def test_official_suite(hub: RunningHub, tmp_path: Path, version: str) -> None:
         "OCI_VERSION": version,
         "OCI_LOG": "warn",
     }
-    done = subprocess.run([SUITE], env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(["oci-conformance"], env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
     suite = ET.parse(tmp_path / "junit.xml").getroot().find("testsuite")
     assert suite is not None
     failed = [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None]

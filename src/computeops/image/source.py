@@ -16,7 +16,7 @@ from computeops.image import oci, stored
 from computeops.image.archive import TarFile
 from computeops.image.merge import Merged, Packed
 from computeops.image.sif import MAGIC, Sif, named_for
-from computeops.image.squashfs_reader import MAGIC as SQUASHFS_MAGIC
+from computeops.image.squashfs_format import MAGIC as SQUASHFS_MAGIC
 from computeops.image.squashfs_tree import SquashfsTree
 from computeops.image.tree import Directory, Tree, read_files
 from computeops.limits import LIMITS

@@ -53,6 +53,10 @@ class Limits:
     """A dpkg, apk or rpm database inside an image."""
     package_files_bytes: int = 1 * GIB
     """All files of one image that record packages, together: databases, file lists, copyright files, metadata."""
+    program_bytes: int = 4 * GIB
+    """A program inside an image whose list of modules is looked for; it is kept on disk where layers are merged."""
+    java_archive_bytes: int = 2 * GIB
+    """A Java archive inside an image; its table of contents may have 16 MiB, an archive in it 256 MiB."""
     package_records: int = 250_000
     """Packages of one image, and files that record them."""
     feed_bytes: int = 4 * GIB
@@ -91,10 +95,16 @@ class Limits:
     """One text of a recipe or evidence, where the hub shows it; the file itself is kept whole."""
     shown_bytes: int = 128 * KIB
     """A file that the portal shows as text; larger ones can only be downloaded."""
+    variants: int = 32
+    """Variants of one version of a release that are looked at before one is chosen."""
     array_tasks: int = 100_000
     """Tasks of one array of a job."""
     job_record_bytes: int = 64 * MIB
     """A file about one job in the folder of jobs."""
+    inventory_seconds: int = 600
+    """How long the hub reads one image to list its packages."""
+    inventory_memory_bytes: int = 3 * GIB
+    """Address space of the process that does so."""
 
 
 LIMITS = Limits()

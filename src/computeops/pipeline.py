@@ -344,20 +344,18 @@ def needs(file: Path) -> "Needs":
     return Needs.of(described.arch, described.labels, described.env, libc.read(file))
 
 
-def needs_of(reference: Reference, registry: "Registry") -> "Needs":
-    """Return what the image of `reference` asks of a machine, from its config alone: nothing of it is pulled.
+def variants(reference: Reference, registry: "Registry") -> "dict[str, tuple[Reference, Needs]]":
+    """Return the variants of a version, each with what it asks of a machine; nothing of them is pulled.
 
     Raises:
-        NotFoundError: there is no such release; FormatError: its config is broken.
+        NotFoundError: there is no such version; FormatError: a config is broken.
     """
     from computeops.host import Needs
-    from computeops.image import oci
-    from computeops.store import fetch
+    from computeops.store import variants as stored
 
-    manifest = fetch.find(reference, registry, arch=architecture(), sif=False).manifest
-    digest = Digest.parse(str((manifest.document.get("config") or {}).get("digest")))
-    described = oci.describe(oci.document(registry.read(reference.repository, digest, LIMITS.config_bytes)))
-    return Needs.of(described.arch, described.labels, described.env)
+    found = stored.variants(reference, registry, arch=architecture())
+    asked = {one.name: Needs.of(one.description.arch, one.description.labels, one.description.env) for one in found}
+    return {one.name: (one.reference, asked[one.name]) for one in found}
 
 
 def architecture() -> str:
@@ -435,7 +433,11 @@ def _pack(
 
     chosen, wanted = recipe.variant(variant), recipe.requires
     asked = needs.labels(
-        cpu=chosen.cpu if chosen else "", gpu=wanted.gpu, driver=wanted.driver, mpi=wanted.mpi, x11=wanted.x11
+        cpu=chosen.cpu if chosen else "",
+        gpu=(chosen.gpu if chosen else "") or wanted.gpu,
+        driver=(chosen.driver if chosen else "") or wanted.driver,
+        mpi=wanted.mpi,
+        x11=wanted.x11,
     )
     labels = {**built.labels, **asked, **({VARIANT: variant} if variant else {})}
     description = oci.Description(

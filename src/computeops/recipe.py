@@ -97,6 +97,7 @@ PythonPackage = Annotated[
 ]
 Snapshot = Annotated[str, _text(r"[0-9]{8}T[0-9]{6}Z", "a time as snapshot.debian.org writes it", "20250520T000000Z")]
 Cpu = Annotated[str, _text(r"[a-z0-9_]+", "an archspec CPU name", "x86_64_v3")]
+Gpu = Annotated[str, _text("(?:nvidia|amd|intel|xilinx)", "nvidia, amd, intel or xilinx", "nvidia")]
 Variable = Annotated[str, _text(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable", "CFLAGS")]
 Variables = Annotated[
     dict[Variable, Script], Meta(description="a table of names and texts", examples=['{ CFLAGS = "-O3" }'])
@@ -217,6 +218,10 @@ class Variant(Struct, frozen=True, kw_only=True):
 
     name: Name
     cpu: Cpu = ""
+    gpu: Gpu = ""
+    """The GPU that it was made for; wins over `gpu` of [requires]."""
+    driver: Constraint = ""
+    """The versions of that GPU's driver; wins over `driver` of [requires]."""
     options: Variables = field(default_factory=dict)
     """Environment of build.sh, build arguments of a Dockerfile or definition file."""
 
@@ -224,7 +229,7 @@ class Variant(Struct, frozen=True, kw_only=True):
 class Requires(Struct, frozen=True, kw_only=True):
     """What the host must have."""
 
-    gpu: Annotated[str, _text("(?:nvidia|amd|intel)", "nvidia, amd or intel", "nvidia")] = ""
+    gpu: Gpu = ""
     driver: Constraint = ""
     mpi: Constraint = ""
     x11: bool = False

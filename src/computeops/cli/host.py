@@ -1,6 +1,6 @@
 """The verbs of a machine: host and fit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +9,11 @@ import click
 
 from computeops.cli.output import emit, json_option, table
 from computeops.config import Settings, environment
-from computeops.errors import CHECK_FAILED, EngineError, NotFoundError
+from computeops.errors import CHECK_FAILED, EngineError
 
 if TYPE_CHECKING:
-    from computeops.host import Needs
     from computeops.host.model import Host
+    from computeops.host.variants import Judged
     from computeops.host.verdict import Finding
 
 _GIB = 1024**3
@@ -77,38 +77,46 @@ def _rows(host: "Host") -> Sequence[Sequence[str]]:
 def fit_command(settings: Settings, image: str, site: Path | None, *, as_json: bool) -> int:
     """Say whether an image will run here, or at a described site, and why not: before any queue does.
 
-    It exits with 13 if the image does not fit. Of a release in a hub only the description is fetched.
+    Of a release every variant is judged, the best one in full; only descriptions are fetched. It exits with 13 if none
+    fits.
 
     Example: computeops fit --site cluster.toml bio/samtools:1.21
     """
-    from computeops.host.verdict import fit
+    from computeops.cli import choice
 
-    needs = _needs(settings, image)
-    found = fit(needs, _host(settings, site))
-    fits = all(one.fits is not False for one in found)
-    rows = [[one.what, _word(one), one.needs, one.has, "" if one.fits else one.hint] for one in found]
-    text = "\n".join([table(["", "FITS", "NEEDS", "HAS", ""], rows), "it fits" if fits else "it does not fit"])
-    data: dict[str, Any] = {"fits": fits, "findings": [asdict(one) for one in found], "needs": asdict(needs)}
-    emit(data, text, as_json=as_json)
-    return 0 if fits else CHECK_FAILED
+    judged = choice.judge(choice.candidates(settings, image), _host(settings, site))
+    best = judged[0]
+    emit(_facts(judged), "\n".join(_lines(judged)), as_json=as_json)
+    return 0 if best.fits else CHECK_FAILED
+
+
+def _facts(judged: "Sequence[Judged]") -> dict[str, Any]:
+    """Return what is told of the best as that of the image, and all variants beside it."""
+    told = [
+        {
+            "variant": one.name,
+            "fits": one.fits,
+            "findings": [asdict(finding) for finding in one.findings],
+            "needs": asdict(one.needs),
+        }
+        for one in judged
+    ]
+    return {**told[0], "variants": told}
+
+
+def _lines(judged: "Sequence[Judged]") -> Iterator[str]:
+    best = judged[0]
+    if len(judged) > 1:
+        yield table(["VARIANT", "FITS", ""], [[one.title, "yes" if one.fits else "NO", one.why] for one in judged])
+        yield ""
+    rows = [[one.what, _word(one), one.needs, one.has, "" if one.fits else one.hint] for one in best.findings]
+    yield table(["", "FITS", "NEEDS", "HAS", ""], rows)
+    of = f"{best.title}: " if len(judged) > 1 else ""
+    yield of + ("it fits" if best.fits else "it does not fit")
 
 
 def _word(finding: "Finding") -> str:
     return {True: "yes", False: "NO", None: "perhaps"}[finding.fits]
-
-
-def _needs(settings: Settings, image: str) -> "Needs":
-    from computeops import pipeline
-    from computeops.cli import store
-
-    path = Path(image)
-    if path.exists():
-        return pipeline.needs(path)
-    if "/" not in image or image.startswith(("/", ".", "~")) or image.endswith((".sif", ".oci", ".tar")):
-        raise NotFoundError(f"there is no image {image!r}", hint="name a file, or a release: collection/name:version")
-    reference = store.named(settings, image)
-    with store.registry(settings, reference.hub) as registry:
-        return pipeline.needs_of(reference, registry)
 
 
 def _host(settings: Settings, site: Path | None) -> "Host":

@@ -6,12 +6,12 @@ neither click nor anything else that a start does not need. `computeops.cli.run`
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from computeops import engine
 from computeops.config import Settings, environment
-from computeops.errors import NotFoundError, UsageError, did_you_mean
+from computeops.errors import UsageError, did_you_mean
 
 VALUES = {
     "--bind": ("SRC[:DST[:ro]]", "Show a file or folder of this machine in the container; may be repeated."),
@@ -123,28 +123,30 @@ def request(verb: str, words: Words, environ: Mapping[str, str]) -> engine.Reque
     )
 
 
-def locate(image: str, settings: Settings) -> Path:
-    """Return the file or folder of `image`; a release of a hub is pulled into the cache first.
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The image to start, and how it came to be that one."""
+
+    path: Path
+    gpu: str = ""
+    """The vendor of the GPU that its variant was made for."""
+    told: tuple[str, ...] = ()
+    """Which variant of a release it is and why, and why the others are not."""
+
+
+def locate(image: str, settings: Settings, environ: Mapping[str, str], gpu: str = "auto") -> Located:
+    """Return the file or folder of `image`; of a release, the variant that runs best here, pulled into the cache.
 
     Raises:
         NotFoundError: there is none; TrustError: nobody we know vouches for the release.
+        EngineError: no variant runs here.
     """
     path = Path(image)
-    if path.exists():
-        return path
-    if "/" not in image or image.startswith(("/", ".", "~")) or image.endswith((".sif", ".oci", ".tar")):
-        raise NotFoundError(
-            f"there is no image {image!r}", hint="name a SIF file, an OCI layout or archive, a folder, or a release"
-        )
-    from computeops import pipeline
-    from computeops.cli import store
-    from computeops.cli.output import Progress
+    if path.is_file() or (path.is_dir() and ((path / "oci-layout").exists() or not any(path.glob("*.sif")))):
+        return Located(path)
+    from computeops.cli import choice
 
-    reference, progress = store.named(settings, image), Progress()
-    with store.registry(settings, reference.hub) as registry:
-        found = pipeline.obtain(reference, registry, settings, progress)
-    progress.done()
-    return found
+    return choice.locate(image, settings, environ, gpu)
 
 
 def launch(verb: str, words: Sequence[str]) -> int:
@@ -160,14 +162,18 @@ def launch(verb: str, words: Sequence[str]) -> int:
         return call([verb, HELP[0]])
     environ = environment()
     settings = Settings.load(environ)
-    image = locate(read.image, settings)
+    located = locate(read.image, settings, environ, read.last("--gpu", "auto"))
+    image = located.path
     if settings.policy:
         from computeops import pipeline
 
         pipeline.admit(image, settings)
+    asked = request(verb, read, environ)
+    if located.gpu and "--gpu" not in read.values:  # it was made for one
+        asked = replace(asked, gpu=located.gpu)
     plan = engine.plan(
         image,
-        request(verb, read, environ),
+        asked,
         engine=read.last("--engine", settings.engine),
         cache=settings.cache,
         environ=environ,
@@ -177,6 +183,7 @@ def launch(verb: str, words: Sequence[str]) -> int:
         sys.stderr.write(f"warning: {warning}\n")
     if "--dry-run" not in read.flags:
         return engine.become(plan)
+    sys.stderr.write("".join(f"{line}\n" for line in located.told))
     sys.stdout.write(shown(plan, environ) + "\n")
     return 0
 

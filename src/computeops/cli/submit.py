@@ -69,7 +69,7 @@ def submit_command(settings: Settings, /, image: str, args: Sequence[str], **opt
     if not on:
         raise UsageError("no scheduler was named", hint=f"write --on NAME; there are: {', '.join(run.names())}")
     environ, jobs = environment(), run.Records(settings.job_records)
-    path = locate(image, settings).absolute()
+    path = locate(image, settings, environ).path.absolute()
     if settings.policy:
         from computeops import pipeline
 

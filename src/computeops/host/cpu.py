@@ -57,6 +57,24 @@ def best() -> str:
     return next((name for name in reversed(LEVELS) if not lacking(name)), "")
 
 
+def generation(name: str) -> tuple[int, int]:
+    """Return how new the CPU called `name` is: its level of x86-64, and how many CPUs it is descended from.
+
+    (0, 0) for "" and for a name that nobody knows.
+    """
+    order = tuple(LEVELS)
+    if name in LEVELS:
+        return order.index(name), 0
+    if not name:
+        return 0, 0
+    from archspec.cpu import TARGETS
+
+    if name not in TARGETS:
+        return 0, 0
+    above = [str(one.name) for one in TARGETS[name].ancestors]
+    return max((order.index(one) for one in above if one in LEVELS), default=0), len(above)
+
+
 def name() -> str:
     """Return what archspec calls this CPU."""
     from archspec.cpu import host

@@ -116,6 +116,15 @@ def find(reference: Reference, registry: Registry, *, arch: str = "", sif: bool 
     return Found(manifest, _evidence(reference.repository, referrers, manifest.digest, registry), layer)
 
 
+def manifest(reference: Reference, registry: Registry, *, arch: str = "") -> Manifest:
+    """Return the manifest of the image that `reference` names, and nothing about it.
+
+    Raises:
+        NotFoundError: there is no such image, or none for `arch`.
+    """
+    return _choose(registry.resolve(reference.repository, target(reference)), reference, registry, arch, 0)
+
+
 def evidence(reference: Reference, registry: Registry, *, arch: str = "") -> list[Signed]:
     """Return all evidence about the image that `reference` names, unverified.
 

@@ -6,12 +6,12 @@ its files: then the distribution has repaired it under a version of its own.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from computeops.check.advisories import cvss
 from computeops.check.advisories.ecosystem import by_binary_name, name_of, of_kind, of_system, scheme
-from computeops.check.advisories.lookup import Facts, Hit, Index, Notice, Said
+from computeops.check.advisories.lookup import Facts, Hit, Index, Notice, Said, merged
 from computeops.check.advisories.model import State
 from computeops.check.advisories.osv import key_function
 from computeops.check.findings import Confidence, Finding, rank
@@ -27,6 +27,7 @@ _QUIET_STATES = {
     State.NOT_AFFECTED: "not affected, says the distribution",
     State.UNDER_INVESTIGATION: "under investigation",
 }
+_NOTHING = Facts()
 _VENDOR_PREFIXES = ("CVE-", "DEBIAN-CVE-", "UBUNTU-CVE-", "ALPINE-CVE-", "TEMP-")
 
 
@@ -49,9 +50,36 @@ class Matcher:
         self._probable = inventory.system.id == "centos"
         self._covered: dict[str, bool] = {}
         self._notices: dict[int, Notice] = {}
-        self._facts: dict[tuple[str, ...], Facts] = {}
+        self._facts: dict[str, Facts] = {}
+        self._hits: dict[tuple[int, bytes], Sequence[Hit]] = {}
         self._answers: dict[tuple[Question, bool, str], Sequence[Finding]] = {}
         self._numbers: dict[tuple[str, str], int | None] = {}
+        self._questions: dict[Package, Sequence[Question]] = {}
+        self._cves: dict[str, str] = {}
+
+    def prepare(self, packages: Sequence[Package]) -> None:
+        """Ask the index about many packages at once; what is not prepared is asked when it is needed."""
+        possible = {package: list(self._possible(package)) for package in packages}
+        names: dict[str, set[str]] = {}
+        for question in (one for several in possible.values() for one in several):
+            names.setdefault(question.ecosystem, set()).add(question.name)
+        for ecosystem, wanted in names.items():
+            known = self._index.packages(ecosystem, wanted)
+            self._numbers.update({(ecosystem, name): known.get(name) for name in wanted})
+        self._questions = {package: list(self._chosen(several)) for package, several in possible.items()}
+        asked = {place for several in self._questions.values() for one in several if (place := self._place(one))}
+        self._hits = dict(self._index.hits_of(asked))
+        self._notices = dict(self._index.notices({one.advisory for hits in self._hits.values() for one in hits}))
+        told = {name for one in self._notices.values() for name in (*one.vulnerabilities, *one.aliases)}
+        known_facts = self._index.facts_of(told)
+        self._facts = {name: known_facts.get(name, _NOTHING) for name in told}
+        unnamed = [name for name in told if not name.startswith("CVE-")]
+        self._cves = dict.fromkeys(unnamed, "") | dict(self._index.cves(unnamed))
+
+    def _place(self, question: Question) -> tuple[int, bytes] | None:
+        """Return where in the index the answer to a question is; None: nothing was ever said."""
+        number = self._number(question.ecosystem, question.name)
+        return None if number is None else (number, key_function(question.ecosystem)(question.version))
 
     def covered(self, package: Package) -> str:
         """Return "" if somebody publishes advisories about packages like this and we have them, else what lacks."""
@@ -75,6 +103,22 @@ class Matcher:
 
     def questions(self, package: Package) -> Iterator[Question]:
         """Yield what is to be asked about a package."""
+        if package in self._questions:
+            yield from self._questions[package]
+        else:
+            yield from self._chosen(self._possible(package))
+
+    def _chosen(self, possible: Iterable[Question]) -> Iterator[Question]:
+        by_ecosystem: dict[str, list[Question]] = {}
+        for one in possible:
+            by_ecosystem.setdefault(one.ecosystem, []).append(one)
+        for several in by_ecosystem.values():
+            # The second name is only for data that spells the ecosystem's names the other way.
+            named = (one for one in several if self._number(one.ecosystem, one.name) is not None)
+            yield next(named, several[0]) if len(several) > 1 else several[0]
+
+    def _possible(self, package: Package) -> Iterator[Question]:
+        """Yield the questions about a package; of several in one ecosystem the first that it knows is asked."""
         if package.kind not in _DISTRIBUTION_KINDS:
             for ecosystem in self._ecosystems(package):
                 yield Question(ecosystem, name_of(ecosystem, package.name), package.version)
@@ -87,9 +131,7 @@ class Matcher:
             named = [(package.name, package.version), source]
             if not by_binary_name(ecosystem):
                 named = [source] if package.kind != "rpm" else [source, (package.name, package.version)]
-            # The second name is only for data that spells the ecosystem's names the other way.
-            name, version = next((one for one in named if self._number(ecosystem, one[0]) is not None), named[0])
-            yield Question(ecosystem, name, version, confidence)
+            yield from (Question(ecosystem, *one, confidence) for one in named)
 
     def _number(self, ecosystem: str, name: str) -> int | None:
         if (ecosystem, name) not in self._numbers:
@@ -114,16 +156,18 @@ class Matcher:
         return self._answers[asked]
 
     def _asked(self, question: Question, package: Package) -> Iterator[Finding]:
-        number = self._number(question.ecosystem, question.name)
-        if number is None:
+        if (place := self._place(question)) is None:
             return
-        key, fits = key_function(question.ecosystem)(question.version), _fitting(package)
-        hits = [(hit, self._notice(hit.advisory)) for hit in self._index.hits(number, key) if fits(hit)]
+        number, key = place
+        if place not in self._hits:
+            self._hits[place] = list(self._index.hits(number, key))
+        fits = _fitting(package)
+        hits = [(hit, self._notice(hit.advisory)) for hit in self._hits[place] if fits(hit)]
         for vulnerability, said in _grouped(hits).items():
             # Only distributions say the same twice, of a vulnerability and of an update.
             decisive = said
             if package.kind in _DISTRIBUTION_KINDS:
-                known = list(self._index.about(number, vulnerability))
+                known = _Known(self._index, number, vulnerability)
                 decisive = () if _repaired_in_stream(question.version, key, known) else _decisive(said, known)
             if decisive:
                 yield self._finding(package, question, vulnerability, decisive)
@@ -137,10 +181,10 @@ class Matcher:
         self, package: Package, question: Question, vulnerability: str, said: Sequence[tuple[Hit, Notice]]
     ) -> Finding:
         names = dict.fromkeys([vulnerability, *(name for _, notice in said for name in notice.aliases)])
-        if not vulnerability.startswith("CVE-") and (better := self._index.cve(names)):
+        if not vulnerability.startswith("CVE-") and (better := self._cve(names)):
             names = dict.fromkeys([better, *names])
         id_, *aliases = names
-        facts, key = self._known(tuple(names)), key_function(question.ecosystem)
+        facts, key = self._known(list(names)), key_function(question.ecosystem)
         severity, score, vector, source = _severity(said, facts)
         fixes = [hit.fixed for hit, _ in said if hit.fixed]
         states = [hit.state for hit, _ in said]
@@ -168,13 +212,33 @@ class Matcher:
         )
         return _judged(finding, states)
 
-    def _known(self, names: tuple[str, ...]) -> Facts:
-        if names not in self._facts:
-            self._facts[names] = self._index.facts(names)
-        return self._facts[names]
+    def _cve(self, names: Iterable[str]) -> str:
+        """Return the CVE that other records give as a name of the vulnerability with these `names`, or ""."""
+        for name in names:
+            if name not in self._cves:
+                self._cves[name] = self._index.cves((name,)).get(name, "")
+        return next((self._cves[name] for name in names if self._cves[name]), "")
+
+    def _known(self, names: Sequence[str]) -> Facts:
+        unknown = [name for name in names if name not in self._facts]
+        if unknown:
+            found = self._index.facts_of(unknown)
+            self._facts.update({name: found.get(name, _NOTHING) for name in unknown})
+        return merged(facts for name in names if (facts := self._facts[name]) is not _NOTHING)
 
 
-def _decisive(said: Sequence[tuple[Hit, Notice]], known: Sequence[Said]) -> Sequence[tuple[Hit, Notice]]:
+class _Known:
+    """What every advisory says of a vulnerability of a package; asked only where it decides something."""
+
+    def __init__(self, index: Index, package: int, vulnerability: str) -> None:
+        self._asked = index, package, vulnerability
+
+    def __iter__(self) -> Iterator[Said]:
+        index, package, vulnerability = self._asked
+        yield from index.about(package, vulnerability)
+
+
+def _decisive(said: Sequence[tuple[Hit, Notice]], known: Iterable[Said]) -> Sequence[tuple[Hit, Notice]]:
     """Return the records that decide: what the vendor says of this very vulnerability, before its notices.
 
     A notice about several vulnerabilities may name one that does not concern this release. But where the vendor
@@ -190,7 +254,7 @@ def _decisive(said: Sequence[tuple[Hit, Notice]], known: Sequence[Said]) -> Sequ
     return () if len(direct) in {0, len(said)} and any(settling) else said
 
 
-def _repaired_in_stream(version: str, key: bytes, known: Sequence[Said]) -> bool:
+def _repaired_in_stream(version: str, key: bytes, known: Iterable[Said]) -> bool:
     """Return whether the minor release that an rpm was built for (`el9_2`) has a fix, and this version has it.
 
     The next minor release repaired the same under a higher version; that one is no measure for this.

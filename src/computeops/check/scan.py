@@ -38,6 +38,7 @@ def scan(subjects: Mapping[str, Digest], inventory: Inventory, index: Index, *, 
         stale_days: after how many days without an update advisories are too old to call an image clean.
     """
     matcher = Matcher(index, inventory)
+    matcher.prepare([one for one in inventory.packages if not one.owner])
     judged, owned = 0, 0
     findings: list[Finding] = []
     lacking: Counter[tuple[str, str]] = Counter()

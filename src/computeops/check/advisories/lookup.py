@@ -2,11 +2,14 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
+
+import msgspec
 
 from computeops.check.advisories.index import SCHEMA, Feed, feeds
 from computeops.check.advisories.model import State
@@ -127,19 +130,47 @@ class Index:
 
     def package(self, ecosystem: str, name: str) -> int | None:
         """Return the number of a package, or None for one that no advisory was ever about."""
-        asked = "SELECT id FROM package WHERE ecosystem = ? AND name = ?"
-        row = self._database.execute(asked, (ecosystem, name)).fetchone()
-        return None if row is None else int(row[0])
+        return self.packages(ecosystem, (name,)).get(name)
+
+    def packages(self, ecosystem: str, names: Iterable[str]) -> Mapping[str, int]:
+        """Return the numbers of packages by name; those that no advisory was ever about are left out."""
+        rows = self._database.execute(
+            "SELECT package.name, package.id FROM json_each(?) AS one CROSS JOIN package"
+            " ON package.ecosystem = ? AND package.name = one.value",
+            (_list(names), ecosystem),
+        )
+        return dict(rows.fetchall())
 
     def hits(self, package: int, key: bytes) -> Iterator[Hit]:
         """Yield what speaks about the version with `key` of a package."""
-        rows = self._database.execute(
-            "SELECT advisory, fixed, state, severity, module, high FROM span WHERE package = ?1 AND low <= ?2"
-            " AND (high IS NULL OR high > ?2 OR (closed AND high = ?2))",
-            (package, key),
+        yield from self.hits_of([(package, key)])[package, key]
+
+    def hits_of(self, asked: Collection[tuple[int, bytes]]) -> Mapping[tuple[int, bytes], Sequence[Hit]]:
+        """Return what speaks about each of several versions: pairs of a package and a key."""
+        found: dict[tuple[int, bytes], list[Hit]] = {one: [] for one in asked}
+        numbered = list(found)
+        with self._asked_table(numbered):
+            rows = self._database.execute(
+                "SELECT asked.id, advisory, fixed, state, severity, module, high FROM asked CROSS JOIN span"
+                " ON span.package = asked.package AND low <= key"
+                " AND (high IS NULL OR high > key OR (closed AND high = key))"
+            )
+            for number, advisory, fixed, state, severity, module, high in rows:
+                found[numbered[number]].append(Hit(advisory, fixed, State(state), severity, module, high))
+        return found
+
+    @contextmanager
+    def _asked_table(self, asked: Sequence[tuple[int, bytes]]) -> Iterator[None]:
+        """Make a table of what is asked, beside the index: one join is faster than a question for each."""
+        self._database.execute(
+            "CREATE TEMP TABLE IF NOT EXISTS asked (id INTEGER PRIMARY KEY, package INTEGER, key BLOB)"
         )
-        for advisory, fixed, state, severity, module, high in rows:
-            yield Hit(advisory, fixed, State(state), severity, module, high)
+        rows = ((number, *one) for number, one in enumerate(asked))
+        self._database.executemany("INSERT INTO asked VALUES (?, ?, ?)", rows)
+        try:
+            yield
+        finally:
+            self._database.execute("DELETE FROM asked")
 
     def about(self, package: int, vulnerability: str) -> Iterator[Said]:
         """Yield what every advisory about a vulnerability of a package says, whichever versions it is about."""
@@ -153,55 +184,83 @@ class Index:
 
     def notice(self, advisory: int) -> Notice:
         """Return the advisory with this number."""
-        row = self._database.execute(
-            "SELECT name, feed, modified, summary, vulnerabilities, aliases, severity, score, vector"
-            " FROM advisory WHERE id = ?",
-            (advisory,),
-        ).fetchone()
-        name, feed, modified, summary, vulnerabilities, aliases, severity, score, vector = row
-        several, others = tuple(json.loads(vulnerabilities)), () if aliases == "[]" else tuple(json.loads(aliases))
-        return Notice(name, self._names[feed], modified, summary, several, others, severity, score, vector)
+        return self.notices((advisory,))[advisory]
 
-    def cve(self, names: Iterable[str]) -> str:
-        """Return the CVE that other records give as a name of the vulnerability with one of these `names`, or ""."""
-        for name in names:
-            rows = self._database.execute(
-                "SELECT vulnerabilities FROM alias JOIN advisory ON advisory.id = alias.advisory WHERE alias.name = ?",
-                (name,),
+    def notices(self, advisories: Iterable[int]) -> Mapping[int, Notice]:
+        """Return the advisories with these numbers."""
+        rows = self._database.execute(
+            "SELECT advisory.id, name, feed, modified, summary, vulnerabilities, aliases, severity, score, vector"
+            " FROM json_each(?) AS one CROSS JOIN advisory ON advisory.id = one.value",
+            (_list(advisories),),
+        )
+        return {
+            id_: Notice(
+                name, self._names[feed], modified, summary, _words(several), _words(others), severity, score, vector
             )
-            for (listed,) in rows:
-                found: list[str] = json.loads(listed)
-                if len(found) == 1 and found[0].startswith("CVE-"):
-                    return found[0]
-        return ""
+            for id_, name, feed, modified, summary, several, others, severity, score, vector in rows
+        }
+
+    def cves(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return the CVE that other records give to vulnerabilities of these `names`, where one does."""
+        rows = self._database.execute(
+            "SELECT alias.name, vulnerabilities FROM json_each(?) AS one CROSS JOIN alias ON alias.name = one.value"
+            " CROSS JOIN advisory ON advisory.id = alias.advisory WHERE vulnerabilities LIKE '[\"CVE-%'",
+            (_list(names),),
+        )
+        found: dict[str, str] = {}
+        for name, listed in rows:
+            cve, *others = _words(listed)
+            if not others:
+                found.setdefault(name, cve)
+        return found
 
     def facts(self, names: Iterable[str]) -> Facts:
         """Return what is known of a vulnerability under any of its `names`."""
-        found = _NOTHING
-        for name in names:
-            one = self._facts(name)
-            found = one if found is _NOTHING else found if one is _NOTHING else _merged(found, one)
-        return found
+        return merged(self.facts_of(names).values())
 
-    def _facts(self, name: str) -> Facts:
+    def facts_of(self, names: Iterable[str]) -> Mapping[str, Facts]:
+        """Return what is known of vulnerabilities by name; those of which nothing is known are left out."""
+        listed = _list(names)
+        scored: dict[str, tuple[float, str, str]] = {}
         # An advisory about several vulnerabilities rates the worst of them: it says nothing about each.
-        scored = self._database.execute(
-            "SELECT score, vector, advisory.name FROM alias JOIN advisory ON advisory.id = alias.advisory"
-            " WHERE alias.name = ? AND score IS NOT NULL AND json_array_length(vulnerabilities) = 1"
-            " ORDER BY score DESC, advisory.name LIMIT 1",
-            (name,),
-        ).fetchone()
-        exploited = likely = None
+        rows = self._database.execute(
+            "SELECT alias.name, score, vector, advisory.name FROM json_each(?) AS one"
+            " CROSS JOIN alias ON alias.name = one.value CROSS JOIN advisory ON advisory.id = alias.advisory"
+            " WHERE score IS NOT NULL AND json_array_length(vulnerabilities) = 1"
+            " ORDER BY alias.name, score DESC, advisory.name",
+            (listed,),
+        )
+        for name, score, vector, by in rows:
+            scored.setdefault(name, (score, vector, by))
+        exploited: dict[str, str] = {}
+        likely: dict[str, tuple[float, float]] = {}
         if self._asked["exploited"]:
-            exploited = self._database.execute("SELECT since FROM exploited WHERE name = ?", (name,)).fetchone()
+            asked = "SELECT name, since FROM exploited WHERE name IN (SELECT value FROM json_each(?))"
+            exploited = dict(self._database.execute(asked, (listed,)).fetchall())
         if self._asked["likely"]:
-            likely = self._database.execute("SELECT score, percentile FROM likely WHERE name = ?", (name,)).fetchone()
-        if not (scored or exploited or likely):
-            return _NOTHING
-        return Facts(exploited[0] if exploited else "", *(likely or (None, None)), *(scored or (None, "", "")))
+            asked = "SELECT name, score, percentile FROM likely WHERE name IN (SELECT value FROM json_each(?))"
+            likely = {name: (score, place) for name, score, place in self._database.execute(asked, (listed,))}
+        return {
+            name: Facts(exploited.get(name, ""), *likely.get(name, (None, None)), *scored.get(name, (None, "", "")))
+            for name in {*scored, *exploited, *likely}
+        }
 
 
+def _list(values: Iterable[object]) -> str:
+    """Return values as the text that `json_each` takes apart; what is no character stands in no index."""
+    return json.dumps(list(values))
+
+
+_words = msgspec.json.Decoder(tuple[str, ...]).decode
 _NOTHING = Facts()
+
+
+def merged(several: Iterable[Facts]) -> Facts:
+    """Return what is known of one vulnerability that has several names."""
+    found = _NOTHING
+    for one in several:
+        found = one if found is _NOTHING else _merged(found, one)
+    return found
 
 
 def _merged(first: Facts, second: Facts) -> Facts:

@@ -228,23 +228,29 @@ def test_what_cannot_be_read_is_listed_and_an_empty_image_is_not_silent(tmp_path
         tmp_path,
         {
             "opt/conda/conda-meta/zlib-1.3-h1.json": "{}",
-            "opt/conda/conda-meta/openssl-3-h1.json": "{}",
-            "opt/app/node_modules/@x/y/package.json": "{}",
-            "usr/lib/R/library/stats/DESCRIPTION": "Package: stats",
+            "opt/conda/conda-meta/openssl-3-h1.json": "[",
+            "opt/app/node_modules/@x/y/package.json": '{"name": "a b", "version": "1"}',
+            "usr/lib/R/library/stats/DESCRIPTION": "Package: stats\nBuilt: R 4.2.2\n",
             "opt/spack/zlib/.spack/spec.json": "{}",
-            "gnu/store/0123-hello-2.12/bin/hello": "",
+            "opt/julia/environments/v1.10/Manifest.toml": "[",
+            "usr/share/java/x-1.jar": "no archive",
+            "usr/lib/ruby/specifications/rake-13.gemspec": "",
             "usr/lib/python3/dist-packages/broken.egg-info": "no name",
         },
     )
     assert found.packages == ()
     said = {one.kind: (one.place, one.why) for one in found.unread}
-    assert said["conda"] == ("opt/conda/conda-meta/openssl-3-h1.json", "packages of this kind are not read: 2")
-    assert {"npm", "cran", "spack", "guix", "pypi", "system"} <= said.keys()
+    assert said["conda"][1].startswith("/opt/conda/conda-meta/zlib-1.3-h1.json is the record of no package")
+    assert said["gem"] == ("usr/lib/ruby/specifications/rake-13.gemspec", "packages of this kind are not read: 1")
+    assert said.keys() == {"conda", "npm", "cran", "spack", "julia", "maven", "gem", "pypi", "system"}
+    assert {"deb", "conda", "guix", "nix", "program"} <= set(found.looked_for)
+    assert found.kinds["npm"] == 0
 
 
 def test_traces_that_belong_to_a_package_of_the_distribution_are_no_gap(tmp_path: Path) -> None:
-    place = "usr/lib/R/library/stats/DESCRIPTION"
-    files = {"var/lib/dpkg/status": STATUS, "var/lib/dpkg/info/libstdc++6:i386.list": f"/{place}\n", place: ""}
+    gem, jar = "usr/lib/ruby/specifications/rake-13.gemspec", "usr/share/java/x.jar"
+    owned = f"/{gem}\n/{jar}\n"
+    files = {"var/lib/dpkg/status": STATUS, "var/lib/dpkg/info/libstdc++6:i386.list": owned, gem: "", jar: "broken"}
     assert packages(tmp_path, files).unread == ()
 
 
@@ -298,7 +304,7 @@ def test_size_and_number_are_bounded_before_anything_is_read() -> None:
     size = LIMITS.package_database_bytes + 1
     with pytest.raises(LimitError, match="/var/lib/dpkg/status has"):
         inventory.packages(Claims([(Entry("var/lib/dpkg/status", Kind.FILE, size=size), data())]))
-    many = itertools.repeat((Entry("a/x.jar", Kind.FILE), ()), LIMITS.package_records + 1)
+    many = itertools.repeat((Entry("a/x.egg", Kind.FILE), ()), LIMITS.package_records + 1)
     with pytest.raises(LimitError, match="files record packages"):
         inventory.packages(Claims(many))
 

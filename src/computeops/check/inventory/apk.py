@@ -4,21 +4,33 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
+from computeops.check.inventory.content import Content
 from computeops.check.inventory.fields import lines
 from computeops.check.inventory.license import all_of, expression
 from computeops.check.inventory.model import Files, Found, Package, Records, System, Unread
 from computeops.check.inventory.purl import purl
 from computeops.errors import FormatError
+from computeops.image.tree import Entry
 
+KIND = "apk"
 _PLACES = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+._-]*")
 _VERSION = re.compile(r"[!-~]{1,256}")
 _OPERATOR = re.compile(r"\b(?:AND|OR|WITH)\b", re.IGNORECASE)
 
 
-def wanted(path: str) -> bool:
-    """Return whether `path` is apk's database."""
-    return path in _PLACES
+def wanted(entry: Entry) -> bool:
+    """Return whether `entry` is apk's database."""
+    return entry.path in _PLACES
+
+
+def kept(content: Content) -> bytes | None:
+    """Return the database.
+
+    Raises:
+        LimitError: it is too large.
+    """
+    return content.whole()
 
 
 def read(files: Files, system: System, records: Records) -> Iterator[Found | Unread]:

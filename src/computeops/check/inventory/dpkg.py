@@ -6,17 +6,25 @@ Formats: deb-control(5), dpkg-query(1), and for licences copyright-format 1.0 (D
 import re
 from collections.abc import Collection, Iterable, Iterator
 
+from computeops.check.inventory.content import Content
 from computeops.check.inventory.fields import Paragraph, lines, paragraphs
 from computeops.check.inventory.license import all_of
 from computeops.check.inventory.model import Files, Found, Package, Records, System, Unread
 from computeops.check.inventory.purl import purl
 from computeops.errors import FormatError
+from computeops.image.tree import Entry, Kind
+from computeops.limits import KIB
 
+KIND = "deb"
 _STATUS = "var/lib/dpkg/status"
 _STATUS_D = "var/lib/dpkg/status.d/"
 _INFO = "var/lib/dpkg/info/"
 _SUMS = ".md5sums"
-_DOC = re.compile(r"usr/share/doc/[^/]+(?:/copyright)?")
+_DOC = "usr/share/doc/"
+_DOC_DEPTH = 4
+_NO_RECORDS = (b"/usr/share/man/", b"/usr/share/locale/", b"/usr/include/", b"/usr/share/icons/")
+_COPYRIGHT_BYTES = 1024 * KIB
+_APPLIES = re.compile(rb"^(?:Files|License):.*$|^[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 _VERSION = re.compile(r"[!-~]{1,256}")
 _SOURCE = re.compile(r"(\S+)(?:\s+\((\S+)\))?")
@@ -26,11 +34,41 @@ _FIELDS = frozenset({"package", "status", "version", "architecture", "source"})
 _MOST_LICENSES = 200
 
 
-def wanted(path: str) -> bool:
-    """Return whether the file at `path` belongs to dpkg's records, or is a copyright file."""
+def wanted(entry: Entry) -> bool:
+    """Return whether `entry` belongs to dpkg's records, is a copyright file, or a link in the place of its folder."""
+    path = entry.path
     if path.startswith("var/lib/dpkg/"):
+        if entry.kind is Kind.DIRECTORY:
+            return False
         return path == _STATUS or path.startswith(_STATUS_D) or (path.startswith(_INFO) and path.endswith(".list"))
-    return path.startswith("usr/share/doc/") and _DOC.fullmatch(path) is not None
+    if not path.startswith(_DOC):
+        return False
+    depth = path.count("/")
+    if depth == _DOC_DEPTH:
+        return path.endswith("/copyright")
+    return depth == _DOC_DEPTH - 1 and entry.kind is Kind.SYMLINK
+
+
+def kept(content: Content) -> bytes | None:
+    """Return the records; of a list of files those that may record packages, of a copyright file what applies.
+
+    Raises:
+        LimitError: it is too large.
+    """
+    if content.path.startswith(_DOC):
+        return _said(content)
+    data = content.whole()
+    if content.path.endswith(".list"):
+        return b"\n".join(line for line in data.split(b"\n") if not line.startswith(_NO_RECORDS))
+    return data
+
+
+def _said(content: Content) -> bytes | None:
+    """Return the paragraphs of a machine-readable copyright file without their texts; None for one only for people."""
+    if _FORMAT not in content.at(0, 1024):
+        return None
+    found = _APPLIES.findall(content.at(0, _COPYRIGHT_BYTES))
+    return b"\n".join([b"Format: " + _FORMAT, *found])
 
 
 def read(files: Files, system: System, records: Records) -> Iterator[Found | Unread]:
@@ -50,7 +88,7 @@ def read(files: Files, system: System, records: Records) -> Iterator[Found | Unr
 def _places(files: Files) -> Iterable[str]:
     if files.get(_STATUS) is not None:
         yield _STATUS
-    yield from sorted(path for path in files.content if path.startswith(_STATUS_D) and not path.endswith(_SUMS))
+    yield from (path for path, _ in files.of(KIND) if path.startswith(_STATUS_D) and not path.endswith(_SUMS))
 
 
 def _package(fields: Paragraph, files: Files, system: System, place: str, line: int) -> Package:

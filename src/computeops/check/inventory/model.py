@@ -1,10 +1,14 @@
 """The nouns of an inventory: System, Package, Unread, Inventory, and the Protocol of a package database."""
 
 import posixpath
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
+
+from computeops.check.inventory.content import Content
+from computeops.image.tree import Entry
 
 _LINKS_FOLLOWED = 40
 
@@ -37,7 +41,7 @@ class Package:
     """One installed package."""
 
     kind: str
-    """Type of its purl: deb, apk, rpm or pypi."""
+    """Type of its purl: deb, apk, rpm, pypi, npm ..."""
     name: str
     version: str
     """As its package manager compares it, with epoch and release."""
@@ -54,6 +58,9 @@ class Package:
     """SPDX expression; what SPDX has no name for is a LicenseRef. Empty: the package does not say it by machine."""
     owner: str = ""
     """purl of the distribution's package that `place` belongs to, for a package of another kind."""
+    holds: tuple[str, ...] = ()
+    """Places of the packages of languages that it installs, if it belongs to no distribution itself: of conda, Spack.
+    They are judged by their language."""
     module: str = ""
     """The stream of a module that an rpm belongs to, `nodejs:12:8020020200326104117:4cda2c84`."""
 
@@ -78,6 +85,14 @@ class Inventory:
     """In the order of kind, name, version and place."""
     unread: tuple[Unread, ...] = ()
     """What is there but could not be read: while this is not empty, the inventory is known to be incomplete."""
+    looked_for: tuple[str, ...] = ()
+    """The kinds of packages that were looked for."""
+
+    @property
+    def kinds(self) -> Mapping[str, int]:
+        """How many packages there are of each kind that was looked for or found."""
+        found = Counter(one.kind for one in self.packages)
+        return {kind: found[kind] for kind in sorted({*self.looked_for, *found})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +111,13 @@ class Files:
     content: Mapping[str, bytes]
     links: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Path and text of symbolic links that may lead to such a file."""
+    places: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
+    """Kind of packages to the files that record them."""
+
+    def of(self, kind: str) -> Iterator[tuple[str, bytes]]:
+        """Yield path and content of what was kept for packages of `kind`, by path."""
+        for path in sorted(self.places.get(kind, ())):
+            yield path, self.content[path]
 
     def real(self, path: str) -> str:
         """Return `path` with every known symbolic link in it followed; a circle is left as it is."""
@@ -124,8 +146,19 @@ another kind, else "".
 class Database(Protocol):
     """A module of `computeops.check.inventory`: one format in which packages are recorded."""
 
-    def wanted(self, path: str) -> bool:
-        """Return whether the file or link at `path` is needed to read records of this format."""
+    KIND: str
+    """The type of the purls of its packages, or the name of the format if it has packages of several."""
+
+    def wanted(self, entry: Entry) -> bool:
+        """Return whether the file or link `entry` is needed to read records of this format. Asked for every entry."""
+        ...
+
+    def kept(self, content: Content) -> bytes | None:
+        """Return what of a wanted file is to be remembered until all are there; None: it records nothing.
+
+        Raises:
+            FormatError, LimitError: it records something, but that cannot be read.
+        """
         ...
 
     def read(self, files: Files, system: System, records: Records) -> Iterator[Found | Unread]:

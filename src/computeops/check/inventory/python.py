@@ -6,11 +6,17 @@ A folder of test data often holds broken ones on purpose, so a faulty record is 
 import re
 from collections.abc import Iterator
 
+from computeops.check.inventory.content import Content
 from computeops.check.inventory.fields import Paragraph, paragraphs, values
 from computeops.check.inventory.license import expression
 from computeops.check.inventory.model import Files, Found, Package, Records, System, Unread
 from computeops.check.inventory.purl import purl
+from computeops.image.tree import Entry, Kind
+from computeops.limits import KIB
 
+KIND = "pypi"
+_NAMES = ("/METADATA", "/PKG-INFO", ".egg-info")
+_HEADER_BYTES = 256 * KIB
 _PLACE = re.compile(
     r"(?:.*/)?(?:[^/]+\.dist-info/METADATA|[^/]+\.egg-info/PKG-INFO|[^/]+\.egg-info|[^/]+\.egg/EGG-INFO/PKG-INFO)"
 )
@@ -22,16 +28,21 @@ _FIELDS = frozenset({"name", "version", "license", "license-expression"})
 _LONGEST_NAME = 80
 
 
-def wanted(path: str) -> bool:
-    """Return whether the file at `path` has the metadata of a Python package."""
-    return path.endswith(("/METADATA", "/PKG-INFO", ".egg-info")) and _PLACE.fullmatch(path) is not None
+def wanted(entry: Entry) -> bool:
+    """Return whether `entry` has the metadata of a Python package."""
+    path = entry.path
+    return path.endswith(_NAMES) and entry.kind is not Kind.DIRECTORY and _PLACE.fullmatch(path) is not None
+
+
+def kept(content: Content) -> bytes | None:
+    """Return the headers: the description that follows them may be a book."""
+    return content.at(0, _HEADER_BYTES).replace(b"\r\n", b"\n").partition(b"\n\n")[0]
 
 
 def read(files: Files, system: System, records: Records) -> Iterator[Found | Unread]:
     """Yield every Python package, and what looks like the record of one but has no name and version."""
     del system, records  # packages of PyPI belong to no distribution, and own no records of others
-    for place in sorted(path for path in files.content if wanted(path)):
-        data = files.content[place]
+    for place, data in files.of(KIND):
         fields = next((fields for _, fields in paragraphs(data, place, _FIELDS, strict=False)), Paragraph())
         name, version = fields.get("name", ""), fields.get("version", "")
         if _NAME.fullmatch(name) and _VERSION.fullmatch(version):

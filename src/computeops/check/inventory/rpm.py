@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from computeops.check.inventory import rpm_bdb, rpm_ndb, rpm_sqlite
+from computeops.check.inventory.content import Content
 from computeops.check.inventory.license import expression
 from computeops.check.inventory.model import Files, Found, Package, Records, System, Unread
 from computeops.check.inventory.purl import purl
@@ -27,7 +28,9 @@ from computeops.check.inventory.rpm_header import (
     Header,
 )
 from computeops.errors import FormatError
+from computeops.image.tree import Entry, Kind
 
+KIND = "rpm"
 _FOLDERS = ("usr/lib/sysimage/rpm", "var/lib/rpm", "usr/share/rpm")
 # Newest first: what a migration to a newer format left behind is not read.
 _DATABASES = ("rpmdb.sqlite", "Packages.db", "Packages")
@@ -40,9 +43,18 @@ _LONGEST_MODULE = 256
 _SIGNING_KEY = "gpg-pubkey"
 
 
-def wanted(path: str) -> bool:
-    """Return whether `path` is one of rpm's databases, or the folder that one may be linked to."""
-    return path in _PATHS or path in _FOLDERS
+def wanted(entry: Entry) -> bool:
+    """Return whether `entry` is one of rpm's databases, or a link in the place of their folder."""
+    return entry.path in _PATHS or (entry.path in _FOLDERS and entry.kind is Kind.SYMLINK)
+
+
+def kept(content: Content) -> bytes | None:
+    """Return the database.
+
+    Raises:
+        LimitError: it is too large.
+    """
+    return content.whole()
 
 
 def read(files: Files, system: System, records: Records) -> Iterator[Found | Unread]:

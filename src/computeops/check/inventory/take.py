@@ -1,28 +1,21 @@
-"""The one pass over a tree: the few files that record packages are kept, the traces of other packages are noted."""
+"""The one pass over a tree: what says which packages there are is kept, traces that nobody reads are noted."""
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from computeops.check.inventory.model import Files, Records, Unread, shown
-from computeops.errors import LimitError
-from computeops.image.tree import Item, Kind, Tree
+from computeops.check.inventory.content import Content
+from computeops.check.inventory.model import Database, Files, Records, Unread, shown
+from computeops.errors import FormatError, LimitError
+from computeops.image.tree import Entry, Kind, Tree
 from computeops.limits import LIMITS
 
 # Traces of packages in formats that are not read; the name of the group is the kind.
 _TRACES = re.compile(
     r"""
-      (?P<conda>(?:.*/)?conda-meta/[^/]+\.json)
-    | (?P<npm>(?:.*/)?node_modules/(?:@[^/]+/)?[^/]+/package\.json)
-    | (?P<cran>(?:.*/)?(?:site-)?library/[^/]+/DESCRIPTION)
-    | (?P<gem>(?:.*/)?specifications/(?:default/)?[^/]+\.gemspec)
-    | (?P<maven>.*\.jar)
-    | (?P<julia>(?:.*/)?packages/[^/]+/[^/]+/Project\.toml)
-    | (?P<spack>(?:.*/)?\.spack/spec\.json)
+      (?P<gem>(?:.*/)?specifications/(?:default/)?[^/]+\.gemspec)
     | (?P<easybuild>(?:.*/)?easybuild/[^/]+\.eb)
-    | (?P<guix>gnu/store/[^/]+)
-    | (?P<nix>nix/store/[^/]+)
     | (?P<pypi>.*\.egg)
     | (?P<alpm>var/lib/pacman/local/[^/]+/desc)
     | (?P<ebuild>var/db/pkg/[^/]+/[^/]+/PF)
@@ -30,12 +23,11 @@ _TRACES = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_SUFFIXES = (".json", "/DESCRIPTION", ".gemspec", ".jar", ".toml", ".eb", ".egg", "/desc", "/PF", "/status")
-_RECORDS = (*_SUFFIXES, "/METADATA", "/PKG-INFO", ".egg-info")
-_STORES = ("gnu/store/", "nix/store/")
+_SUFFIXES = (".gemspec", ".eb", ".egg", "/desc", "/PF", "/status")
 _MERGED = {"lib", "lib64", "bin", "sbin"}
 """Links at the root of a merged /usr: package databases name files by either path."""
 _DOCUMENTATION = "usr/share/doc/"
+_DISTRIBUTIONS = frozenset({"deb", "apk", "rpm", "system"})
 
 
 @dataclass(slots=True)
@@ -45,23 +37,32 @@ class Taken:
     content: dict[str, bytes] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     """Path and text of symbolic links."""
+    places: dict[str, list[str]] = field(default_factory=dict)
+    """Kind of packages to the files that were kept for it."""
     elsewhere: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Name of a wanted file to its kind, and the file that it is a link to."""
+    faults: list[Unread] = field(default_factory=list)
     found: dict[str, list[str]] = field(default_factory=dict)
     """Kind to the traces of packages that are not read."""
+    bytes_kept: int = 0
 
     def files(self) -> Files:
         """Return what was kept."""
-        return Files(self.content, self.links)
+        return Files(self.content, self.links, self.places)
 
     def records(self, files: Files) -> Records:
         """Return the function that says which of a package's files record packages of other kinds."""
         there = {path for paths in self.found.values() for path in paths} | self.content.keys()
+        there |= {one.place for one in self.faults}
+        names = {posixpath.basename(path) for path in there}
 
         def record(path: str) -> str:
-            if len(path) > LIMITS.path_bytes or not path.endswith(_RECORDS):
+            path = path.lstrip("/")
+            if path in there:
+                return path
+            if len(path) > LIMITS.path_bytes or posixpath.basename(path) not in names:
                 return ""
-            real = files.real(path.lstrip("/"))
+            real = files.real(path)
             return real if real in there else ""
 
         return record
@@ -82,48 +83,73 @@ class Taken:
                 yield Unread(kind, alone[0], f"packages of this kind are not read: {len(alone)}")
 
 
-def take(tree: Tree, kind_of: Callable[[str], str]) -> Taken:
-    """Return what records packages in `tree`; `kind_of` names the kind of packages that a path records, or "".
+def take(tree: Tree, databases: Iterable[Database]) -> Taken:
+    """Return what the `databases` want of `tree`.
 
     Raises:
+        FormatError: the image is broken.
         LimitError: the records are larger or more than `LIMITS` allows.
     """
     taken = Taken()
-    records, left = 0, LIMITS.package_files_bytes
+    wanting = [(one, one.wanted) for one in databases]
+    records = 0
     for entry, data in tree.items():
-        kind = kind_of(entry.path)
-        if kind:
-            left -= entry.size
-            if entry.size > LIMITS.package_database_bytes or left < 0:
-                raise LimitError(f"/{entry.path} has {entry.size} bytes, more than is read of package databases")
-            _keep(taken, (entry, data), kind)
+        databases_of_it = [one for one, wanted in wanting if wanted(entry)]
+        if databases_of_it:
+            _keep(taken, databases_of_it, entry, data)
         elif entry.kind is Kind.SYMLINK and entry.path in _MERGED:
             taken.links[entry.path] = entry.target
         elif trace := _trace(entry.path):
             taken.found.setdefault(trace, []).append(entry.path)
-        else:
-            continue
-        records += 1
-        if records > LIMITS.package_records:
+            records += 1
+        if records + len(taken.content) + len(taken.elsewhere) + len(taken.faults) > LIMITS.package_records:
             raise LimitError(f"more than {LIMITS.package_records} files record packages")
     return taken
 
 
 def _trace(path: str) -> str:
-    if not path.endswith(_SUFFIXES) and not path.startswith(_STORES):
+    if not path.endswith(_SUFFIXES):
         return ""
     match = _TRACES.fullmatch(path)
     return (match.lastgroup or "") if match else ""
 
 
-def _keep(taken: Taken, item: Item, kind: str) -> None:
-    entry, data = item
-    if entry.kind is Kind.FILE:
-        taken.content[entry.path] = b"".join(data)
-    elif entry.kind is Kind.HARDLINK and entry.target in taken.content:
-        taken.content[entry.path] = taken.content[entry.target]
-    elif entry.kind is Kind.HARDLINK:
-        taken.elsewhere[entry.path] = (kind, f"/{entry.target}")
-    elif entry.kind is Kind.SYMLINK:
-        taken.links[entry.path] = entry.target
-        taken.elsewhere[entry.path] = (kind, entry.target)
+def _keep(taken: Taken, databases: list[Database], entry: Entry, data: Iterable[bytes]) -> None:
+    kind = databases[0].KIND
+    match entry.kind:
+        case Kind.FILE:
+            with Content(entry, data) as content:
+                for database in databases:
+                    _read(taken, database, content)
+        case Kind.DIRECTORY:
+            _store(taken, kind, entry.path, b"")
+        case Kind.HARDLINK if entry.target in taken.content:
+            _store(taken, kind, entry.path, taken.content[entry.target])
+        case Kind.HARDLINK:
+            taken.elsewhere[entry.path] = (kind, f"/{entry.target}")
+        case Kind.SYMLINK:
+            taken.links[entry.path] = entry.target
+            taken.elsewhere[entry.path] = (kind, entry.target)
+        case _:
+            pass
+
+
+def _read(taken: Taken, database: Database, content: Content) -> None:
+    try:
+        found = database.kept(content)
+    except (FormatError, LimitError) as error:
+        # Without the database of its distribution nothing can be said about an image; without one of many others, much.
+        if database.KIND in _DISTRIBUTIONS:
+            raise
+        taken.faults.append(Unread(database.KIND, content.path, error.message))
+        return
+    if found is not None:
+        _store(taken, database.KIND, content.path, found)
+
+
+def _store(taken: Taken, kind: str, path: str, found: bytes) -> None:
+    taken.bytes_kept += len(found)
+    if taken.bytes_kept > LIMITS.package_files_bytes:
+        raise LimitError(f"the records of packages have more than {LIMITS.package_files_bytes} bytes, with /{path}")
+    taken.content[path] = found
+    taken.places.setdefault(kind, []).append(path)

@@ -18,7 +18,7 @@ def load(family: str, name: str, built_in: tuple[str, ...]) -> Any:
         UsageError: there is no such plugin; the message names the nearest.
     """
     if name in built_in:
-        return importlib.import_module(f"computeops.{family}.{name}")
+        return importlib.import_module(f"computeops.{family}.{name.replace('-', '_')}")
     others = _entry_points(family)
     if name in others:
         return others[name].load()

@@ -145,12 +145,13 @@ def observe(
                     break
                 tail = (tail + block)[-limit_bytes:]
         if not timed_out:
-            timed_out = not _ends(child, began + timeout - time.monotonic())
+            timed_out = not ends(child, began + timeout - time.monotonic())
         _kill_session(child)
     return Observed(child.returncode, bytes(tail), time.monotonic() - began, timed_out)
 
 
-def _ends(child: "Process[bytes]", seconds: float) -> bool:
+def ends(child: "Process[bytes]", seconds: float) -> bool:
+    """Wait at most `seconds` for `child`, and return whether it has ended."""
     import subprocess
 
     try:

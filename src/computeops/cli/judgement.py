@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from computeops.cli.output import table
 from computeops.engine import judge
 from computeops.engine.criteria import CRITERIA, KNOWN, Judged, known
 
+_AT_ONCE = 4
+"""Engines that are tried at the same time: each mostly waits, for its processes to start."""
 _SHORT = {
     "docker": "DOCKER",
     "security": "SECURITY",
@@ -28,16 +31,23 @@ def all_engines(cache: Path, environ: Mapping[str, str], progress: Callable[[str
     Raises:
         MissingProgramError: the image of the trials cannot be packed.
     """
-    working = engine.working(cache)
-    with judge.material(environ) as shared:
-        tried = []
-        for name in working:
+    with judge.material(environ) as shared, ThreadPoolExecutor(_AT_ONCE) as pool:
+        last_first = [*reversed(engine.names())]  # those that start slowest: the others fill the gaps
+        futures = [pool.submit(_judged, name, shared, cache) for name in last_first]
+        found = []
+        for name, future in zip(last_first, futures, strict=True):
             progress(f"trying {name}")
-            tried.append(judge.judge(name, shared, cache))
+            found.append(future.result())
+        progress("measuring starts")  # alone, for what else runs would slow it
+        tried = [judge.start(one, shared, cache) for one in found if one.tried]
     tried.sort(key=lambda one: (-one.points, one.start_seconds))
-    reasons = {name: engine.available(name) for name in engine.names() if name not in working}
-    others = {**reasons, **{name: "there is no plugin for it" for name in KNOWN if name not in engine.names()}}
-    return [*tried, *(known(name, reason) for name, reason in others.items())]
+    others = [known(name, "there is no plugin for it") for name in KNOWN if name not in engine.names()]
+    return [*tried, *(one for one in found if not one.tried), *others]
+
+
+def _judged(name: str, shared: judge.Material, cache: Path) -> Judged:
+    why = engine.reason(name, cache)
+    return known(name, why) if why else judge.judge(name, shared, cache)
 
 
 def facts(one: Judged) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from computeops import plugins, proc
 from computeops.engine import demands, machine, trees
-from computeops.engine.model import ABILITIES, ACTIONS, Bind, Engine, Plan, Prepared, Request
+from computeops.engine.model import ABILITIES, ACTIONS, Bind, Engine, Plan, Prepared, Request, Storing
 from computeops.errors import EngineError, UsageError
 
 __all__ = [
@@ -29,10 +29,24 @@ __all__ = [
     "choose",
     "names",
     "plan",
+    "reason",
     "working",
 ]
 
-BUILT_IN = ("native", "apptainer", "bubblewrap", "charliecloud", "podman", "singularity")
+BUILT_IN = (
+    "native",
+    "apptainer",
+    "bubblewrap",
+    "charliecloud",
+    "podman",
+    "singularity",
+    "podman-hpc",
+    "docker",
+    "shifter",
+    "sarus",
+    "udocker",
+    "kata",
+)
 """The order in which they are tried: the fastest start first."""
 CACHE_BYTES = 20 * 1024**3
 """What the trees in a cache may take on the disk."""
@@ -67,7 +81,16 @@ def available(name: str) -> str:
 
 def working(cache: Path) -> tuple[str, ...]:
     """Return the engines that work here; what was tried since the machine started is not tried again."""
-    return tuple(name for name in names() if not _works(name, load(name), cache))
+    return tuple(name for name in names() if not reason(name, cache))
+
+
+def reason(name: str, cache: Path) -> str:
+    """Return "" if engine `name` works here, as `working` says, else why not.
+
+    Raises:
+        UsageError: there is no such engine.
+    """
+    return _works(name, load(name), cache)
 
 
 def choose(name: str = "", *, request: Request | None = None, image: Path | None = None, cache: Path) -> str:
@@ -163,6 +186,8 @@ def plan(
     request = machine.with_files(request, environ, gpus=not chosen.BRINGS_GPUS)
     as_it_is = "sif" in chosen.TAKES and trees.is_sif(image)
     prepared = Prepared(image, image.absolute()) if as_it_is else trees.prepare(image, cache, cache_bytes)
+    if isinstance(chosen, Storing):
+        prepared = chosen.stored(prepared, cache)
     argv, env = chosen.argv(prepared, request, environ)
     return Plan(name, tuple(argv), env)
 

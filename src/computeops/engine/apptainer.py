@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from computeops import proc
-from computeops.engine.model import ABILITIES, Bind, Prepared, Request
+from computeops.engine import mounts
+from computeops.engine.model import ABILITIES, Prepared, Request
 
 TAKES = frozenset({"sif", "tree"})
 CAN = frozenset(ABILITIES)
@@ -51,7 +52,7 @@ def command(
     words += ["--pwd", request.cwd] if request.cwd else []
     words += _GPU_OPTION[request.gpu]
     for bind in request.binds:
-        words += ["--mount", _mount(bind)]
+        words += ["--mount", mounts.csv(["type=bind", f"src={bind.source}", f"dst={bind.target}"], bind, "ro")]
     prefix = program.upper()
     return [*words, str(image.path), *request.argv], {
         **environ,
@@ -68,12 +69,6 @@ def _other_home(request: Request, environ: Mapping[str, str]) -> str:
         account = ""
     wanted = request.home and not request.isolated and home != account and ":" not in home
     return home if wanted and home.startswith("/") and Path(home).is_dir() else ""
-
-
-def _mount(bind: Bind) -> str:
-    """Return one mount in CSV, in which a field may hold any character but a line break."""
-    fields = ["type=bind", f"src={bind.source}", f"dst={bind.target}", *(["ro"] if bind.read_only else [])]
-    return ",".join('"' + field.replace('"', '""') + '"' if set(field) & set(',"') else field for field in fields)
 
 
 def _may_take_all_capabilities() -> bool:

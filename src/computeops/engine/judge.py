@@ -7,6 +7,7 @@ nothing is fetched, and each trial takes a start or two.
 import contextlib
 import os
 import secrets
+import select
 import shutil
 import signal
 import statistics
@@ -14,17 +15,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from computeops import engine, proc
 from computeops.engine import inside_probe, machine, trial
 from computeops.engine.criteria import CRITERIA, Judged, Mark, Verdict
 from computeops.engine.model import Bind, Request
-from computeops.errors import ComputeOpsError
+from computeops.errors import ComputeOpsError, EngineError
 
 _PYTHON = Path("/usr/bin/python3")
 _SECONDS = 20.0
+"""What one start may take."""
+_ENGINE_SECONDS = 60.0
+"""What all trials of one engine may take together; an engine that hangs does not keep the others waiting."""
+_STARTS, _STARTS_SECONDS = 3, 1.0
+"""Starts that are measured, and after which time no other is begun."""
 _OUTPUT_BYTES = 16384
 _SETUID = 0o4000
 _STARTERS = ("/usr/libexec/apptainer/bin/starter-suid", "/usr/lib/x86_64-linux-gnu/apptainer/bin/starter-suid")
@@ -34,6 +40,7 @@ _MPI_LIBRARIES = (
     "lib*/libmpi.so.12",
     "lib/*-linux-gnu/libmpi.so.12",
 )
+_SHELL = "/usr/bin/sh"
 _WAIT = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"
 
 
@@ -88,7 +95,7 @@ def _screen(folder: Path) -> Iterator[str]:
 
 
 def judge(name: str, shared: Material, cache: Path) -> Judged:
-    """Return the verdicts on engine `name`, which works here."""
+    """Return the verdicts on engine `name`, which works here; `start` measures its start when nothing else runs."""
     probe = _Probe(name, shared, cache)
     trials: Mapping[str, Callable[[], tuple[Mark, str]]] = {
         "docker": probe.docker,
@@ -107,7 +114,16 @@ def judge(name: str, shared: Material, cache: Path) -> Judged:
         except ComputeOpsError as error:
             mark, evidence = Mark.NO, error.message.splitlines()[0]
         verdicts.append(Verdict(criterion, mark, evidence, time.monotonic() - began))
-    return Judged(name, True, "", tuple(verdicts), probe.start())
+    return Judged(name, True, "", tuple(verdicts))
+
+
+def start(one: Judged, shared: Material, cache: Path) -> Judged:
+    """Return `one` with the time that a start of its engine takes.
+
+    Raises:
+        ComputeOpsError: it does not start any more.
+    """
+    return replace(one, start_seconds=_Probe(one.engine, shared, cache).start())
 
 
 class _Probe:
@@ -115,6 +131,17 @@ class _Probe:
 
     def __init__(self, name: str, shared: Material, cache: Path) -> None:
         self._name, self._shared, self._cache = name, shared, cache
+        self._until = time.monotonic() + _ENGINE_SECONDS
+
+    def _left(self) -> float:
+        """Return the seconds that one start may take.
+
+        Raises:
+            EngineError: the engine has used up its time.
+        """
+        if (left := self._until - time.monotonic()) <= 0:
+            raise EngineError(f"its trials took longer than {_ENGINE_SECONDS:.0f} s")
+        return min(left, _SECONDS)
 
     def _plan(self, argv: Sequence[str], image: Path | None = None, **more: object) -> engine.Plan:
         request = Request(action="exec", argv=tuple(argv), binds=(Bind(trial.USR, "/usr"),), cwd="/", **more)  # type: ignore[arg-type]  # fields by name
@@ -123,11 +150,14 @@ class _Probe:
 
     def _run(self, argv: Sequence[str], image: Path | None = None, **more: object) -> proc.Observed:
         plan = self._plan(argv, image, **more)
-        return proc.observe(plan.argv, env=plan.env, timeout=_SECONDS, limit_bytes=_OUTPUT_BYTES)
+        return proc.observe(plan.argv, env=plan.env, timeout=self._left(), limit_bytes=_OUTPUT_BYTES)
 
     def start(self) -> float:
-        """Return the median time of three starts."""
-        return statistics.median(self._run(["/usr/bin/true"]).seconds for _ in range(3))
+        """Return the median time of a few starts."""
+        seconds: list[float] = []
+        while len(seconds) < _STARTS and sum(seconds) < _STARTS_SECONDS:
+            seconds.append(self._run(["/usr/bin/true"]).seconds)
+        return statistics.median(seconds)
 
     def docker(self) -> tuple[Mark, str]:
         """Start a program of an OCI image layout."""
@@ -182,7 +212,7 @@ class _Probe:
         root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
         env = {**self._shared.environ, "COMPUTEOPS_CACHE": str(self._cache), "OMPI_MCA_btl": "self,sm"}
         argv = ["mpirun", *root, "-n", "2", "--oversubscribe", *start]
-        done = proc.observe(argv, env=env, timeout=_SECONDS, limit_bytes=_OUTPUT_BYTES)
+        done = proc.observe(argv, env=env, timeout=self._left(), limit_bytes=_OUTPUT_BYTES)
         said = "rank 1 of 2 received 42"
         return (
             (Mark.YES, f"MPI: {said}")
@@ -198,7 +228,7 @@ class _Probe:
 
     def scheduler(self) -> tuple[Mark, str]:
         """See whether the program is the caller's: its exit code, its signals, its life."""
-        facts = {"its exit code passes": self._run(["/bin/sh", "-c", "exit 7"]).code == 7}
+        facts = {"its exit code passes": self._run([_SHELL, "-c", "exit 7"]).code == 7}
         code, _, _ = self._ended(signal.SIGTERM)
         facts["SIGTERM reaches it"] = code == 9
         _, below, gone = self._ended(signal.SIGKILL)
@@ -213,12 +243,16 @@ class _Probe:
     def _ended(self, number: int) -> tuple[int, bool, bool]:
         """Start a program that waits and end it; return its exit code, whether it was ours, and whether it went."""
         word = f"computeops-probe-{secrets.token_hex(8)}"
-        plan = self._plan(["/bin/sh", "-c", _WAIT, word])
+        plan = self._plan([_SHELL, "-c", _WAIT, word])
         with proc.start(plan.argv, env=plan.env, stdin=proc.DEVNULL, stdout=proc.PIPE, stderr=proc.DEVNULL) as child:
             assert child.stdout is not None
-            child.stdout.readline()
+            if select.select([child.stdout], [], [], self._left())[0]:
+                child.stdout.readline()
             below = any(_is_below(one, child.pid) for one in _carrying(word, plan.argv))
             child.send_signal(number)
+            with contextlib.suppress(ComputeOpsError):
+                proc.ends(child, self._left())
+            child.kill()  # nothing, where it has ended
             code = child.wait()
             until = time.monotonic() + 2
             while (left := _carrying(word, plan.argv)) and time.monotonic() < until:
@@ -237,7 +271,7 @@ class _Probe:
         if kind not in able:
             return Mark.NO, f"it does not bring {kind} GPUs"
         if kind == "amd":
-            done = self._run(["/bin/sh", "-c", "test -w /dev/kfd && echo /dev/kfd can be used"], gpu=kind)
+            done = self._run([_SHELL, "-c", "test -w /dev/kfd && echo /dev/kfd can be used"], gpu=kind)
         else:
             done = self._run([str(_PYTHON), "-c", inside_probe.NVIDIA], gpu=kind)
         return (Mark.YES if done.code == 0 else Mark.NO), _last(done)
@@ -271,7 +305,7 @@ def _last(done: proc.Observed) -> str:
         line for line in done.output.decode(errors="replace").splitlines() if line.strip() and "level=" not in line
     ]
     if done.timed_out:
-        return f"no end after {_SECONDS:.0f} s"
+        return f"no end after {done.seconds:.0f} s"
     return lines[-1].strip()[:160] if lines else f"exit code {done.code}"
 
 
@@ -285,7 +319,7 @@ def _carrying(word: str, argv: Sequence[str]) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (folder / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-            if words[-1] == word.encode() and words[0] in {b"/bin/sh", b"sh"} and len(words) < len(argv):
+            if words[-1] == word.encode() and words[0] in {_SHELL.encode(), b"sh"} and len(words) < len(argv):
                 found.append(int(folder.name))
     return found
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from computeops.errors import UsageError
 
@@ -97,6 +97,8 @@ class Prepared:
     """The SIF file, or the folder with the root filesystem."""
     accounts: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
     """Path in the container to the file to lay over it: the image's accounts and the user's own."""
+    name: str = ""
+    """What the engine's own store calls it, for one that starts from nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,5 +129,18 @@ class Engine(Protocol):
 
         Raises:
             ComputeOpsError: the request cannot be carried out on this image.
+        """
+        ...
+
+
+@runtime_checkable
+class Storing(Engine, Protocol):
+    """An engine that starts only what lies in a store of its own."""
+
+    def stored(self, image: Prepared, cache: Path) -> Prepared:
+        """Return `image` with its name in the store, handed over if it was not yet.
+
+        Raises:
+            EngineError: the store does not take it.
         """
         ...

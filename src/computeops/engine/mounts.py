@@ -98,6 +98,23 @@ def visible(request: Request, environ: Mapping[str, str]) -> tuple[list[str], st
     return shown, next((one for one in (here, home) if one and any(_inside(one, above) for above in shown)), "")
 
 
+def laid(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple[list[Bind], str]:
+    """Return the binds of a container, of what every one sees and of `request`, and the folder that it starts in.
+
+    For engines that lay them over an image by themselves.
+    """
+    shown, start = visible(request, environ)
+    binds = [Bind(Path(path), path) for path in shown]
+    binds += [Bind(image.accounts.get(file, Path(file)), file, read_only=True) for file in (*_FILES, *image.accounts)]
+    return [bind for bind in (*binds, *request.binds) if bind.source.exists()], request.cwd or start or "/"
+
+
+def csv(fields: Sequence[str], bind: Bind, read_only: str = "readonly") -> str:
+    """Return one mount in CSV, in which a field may hold any character but a line break."""
+    words = [*fields, *([read_only] if bind.read_only else [])]
+    return ",".join('"' + word.replace('"', '""') + '"' if set(word) & set(',"') else word for word in words)
+
+
 def folders(home: str) -> list[str]:
     """Return scratch, `home` and the current folder, as far as they are there and nobody else's."""
     found = [*(path for path in _SCRATCH if os.path.isdir(path)), *([home] if home else [])]

@@ -6,7 +6,7 @@ Namespaces that would keep ranks of MPI, windows or the network from the program
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from computeops import proc
@@ -22,20 +22,24 @@ _HYBRID = Path("/sys/fs/cgroup/unified/cgroup.controllers")
 _SHARED = ("--network=host", "--security-opt=label=disable", "--ulimit=host", "--no-hosts", "--read-only")
 _MESSAGES = Path("/dev/mqueue")
 """Podman shares the machine's IPC only if this is there."""
-_FILES = ("/etc/hosts", "/etc/localtime", "/etc/resolv.conf")
 
 
 def available() -> str:
     """Return "" if Podman is installed and starts a container: it is tried on this machine's own files."""
     if proc.find("podman") is None:
         return "podman is not installed"
+    return tried(start())
+
+
+def tried(begin: Sequence[str]) -> str:
+    """Return "" if a container starts by the command that begins with `begin`, else why not."""
     with trial.root() as folder:
         bind = f"--volume={trial.USR}:{trial.USR}:ro"
-        done = proc.capture([*_start(), bind, "--rootfs", f"{folder}:O", "/usr/bin/true"], timeout=30)
+        done = proc.capture([*begin, bind, "--rootfs", f"{folder}:O", "/usr/bin/true"], timeout=30)
     if done.returncode == 0:
         return ""
     lines = [one for one in done.stderr.decode(errors="replace").splitlines() if "level=warning" not in one]
-    return (lines or ["podman fails"])[-1].strip().removeprefix("Error: ")
+    return (lines or [f"{begin[0]} fails"])[-1].strip().removeprefix("Error: ")
 
 
 def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -44,22 +48,30 @@ def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple
     Raises:
         EngineError: a bind with a name that Podman cannot be told.
     """
+    return command(start(), image, request, environ)
+
+
+def command(
+    begin: Sequence[str], image: Prepared, request: Request, environ: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the command that begins with `begin`, as `start` returns it, of Podman or a wrapper of it.
+
+    Raises:
+        EngineError: a bind with a name that Podman cannot be told.
+    """
     program, env = inside.command(image, request, environ)
-    shown, start = mounts.visible(request, environ)
-    words = [*_start(), "--interactive"]
+    binds, folder = mounts.laid(image, request, environ)
+    words = [*begin, "--interactive"]
     words += ["--pid=host"] if request.mpi != "none" else []  # ranks tell each other apart by their process ids
     words += ["--read-only-tmpfs=false"] if not request.isolated else ["--tmpfs=/tmp:mode=1777", "--tmpfs=/var/tmp"]
     words += ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     words += ["--env", f"PATH={env['PATH']}"]
     words += [word for name in env if name != "PATH" and _VARIABLE.fullmatch(name) for word in ("--env", name)]
-    binds = [Bind(Path(path), path) for path in shown]
-    binds += [Bind(image.accounts.get(file, Path(file)), file, read_only=True) for file in (*_FILES, *image.accounts)]
-    for bind in (*binds, *request.binds):
-        if bind.source.exists():
-            words += ["--mount", _mount(bind)]
+    for bind in binds:
+        words += ["--mount", _mount(bind)]
     if request.isolated and request.home and (home := environ.get("HOME", "")).startswith("/"):
         words += [f"--tmpfs={home}:mode=1777"]
-    words += ["--workdir", request.cwd or start or "/"]
+    words += ["--workdir", folder]
     return [*words, "--rootfs", f"{image.path}:O", *program], {
         **env,
         "PATH": environ.get("PATH", os.defpath),
@@ -67,8 +79,9 @@ def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple
     }
 
 
-def _start() -> list[str]:
-    words = ["podman", *_runtime(), "run", "--rm", *_SHARED]
+def start() -> list[str]:
+    """Return how a command begins that starts a container here."""
+    words = ["podman", "run", *_runtime(), "--rm", *_SHARED]
     words += ["--ipc=host"] if _MESSAGES.exists() else []
     return words + ([] if os.geteuid() == 0 else ["--userns=keep-id"])
 

@@ -35,6 +35,7 @@ from computeops.hub.registry import Registry
 from computeops.hub.settings import Secrets, Settings
 from computeops.hub.shapes import answer
 from computeops.hub.state import Hub
+from computeops.hub.vulnerabilities.inspector import Inspector
 from computeops.hub.webhooks import Courier
 
 _log = logging.getLogger(__name__)
@@ -84,8 +85,11 @@ class _App:
         await receive()
         courier = Courier(self._hub)
         courier.start()
+        inspector = Inspector(self._hub)
+        inspector.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await inspector.stop()
         await courier.stop()
         self._hub.database.close()
         await send({"type": "lifespan.shutdown.complete"})

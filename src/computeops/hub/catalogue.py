@@ -35,6 +35,8 @@ from computeops.hub.db import (
 from computeops.hub.facts import clean
 from computeops.hub.listed import Item, Listed, complete, listed, rows_of_releases
 from computeops.hub.state import Hub
+from computeops.hub.vulnerabilities import inventory, signatures
+from computeops.hub.vulnerabilities.tables import verdicts
 from computeops.image.oci import EVIDENCE_ARTIFACT, PREDICATE_TYPE, RECIPE_ARTIFACT
 from computeops.limits import LIMITS
 from computeops.model import Digest
@@ -214,6 +216,7 @@ def _index_evidence(hub: Hub, repository: Repository, manifest: sa.Row[Any]) -> 
     }
     with hub.database.write() as connection:
         upsert(connection, evidence, row)
+        signatures.want(connection, repository.id, manifest.digest)
     _index_subject(hub, repository, manifest.subject)
 
 
@@ -229,9 +232,17 @@ def _index_target(hub: Hub, repository: Repository, target: str) -> None:
                 connection.execute(sa.delete(words).where(words.c.rowid == old.id))
         for row in rows:
             upsert(connection, releases, row, on=["repository", "tag", "digest"])
+            inventory.want(connection, repository.id, row["digest"])
         made = [listed(row) for row in connection.execute(rows_of_releases().where(*mine))]
         for one in complete(connection, made):
             _index_terms(connection, one, _recipe_of(connection, repository, one.digest, target))
+
+
+def _verdict(connection: sa.Connection, one: Listed) -> str:
+    query = sa.select(verdicts.c.verdict).where(
+        verdicts.c.repository == one.repository.id, verdicts.c.digest == one.digest
+    )
+    return str(connection.execute(query).scalar() or "")
 
 
 def _index_terms(connection: sa.Connection, one: Listed, about: Row) -> None:
@@ -244,6 +255,7 @@ def _index_terms(connection: sa.Connection, one: Listed, about: Row) -> None:
         "gpu": [about.get("requires", {}).get("gpu", "")],
         "license": terms.licenses(one.license),
         "variant": [one.variant],
+        "verdict": [_verdict(connection, one)],
         "verified": _verified(one.evidence),
     }
     texts = [one.collection, one.version, one.variant, one.summary, *one.domains]

@@ -19,13 +19,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from computeops.errors import ComputeOpsError, NotFoundError, StorageError
 from computeops.hub import migrations, records
 from computeops.hub.dialects import Dialect, open_dialect, told
+from computeops.hub.schema import Sorted as _Sorted
+from computeops.hub.schema import metadata
 from computeops.hub.storage import Storage, blob_key
 from computeops.hub.storage.folder import Folder
+from computeops.hub.vulnerabilities import tables as _of_vulnerabilities  # noqa: F401  its tables too
 from computeops.model import Digest
-
-metadata = sa.MetaData()
-# In lists the order is that of the bytes, whatever language the server speaks
-_Sorted = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 
 collections = sa.Table(
     "collections",

@@ -62,7 +62,7 @@ class Making:
     def _make(self, repository: Repository, image: sa.Row[Any]) -> sa.Row[Any]:
         folder = self._folder / secrets.token_hex(16)
         try:
-            self._lay_out(folder / "image", image)
+            self.lay_out(folder / "image", image)
             sif = folder / "image.sif"
             convert.convert(folder / "image", sif, writer=convert.Writer(threads=1), epoch=EPOCH_DEFAULT, tmp=folder)
             with sif.open("rb") as file:
@@ -83,7 +83,7 @@ class Making:
     def _put_empty(self) -> None:
         self._blobs.put(EMPTY, Digest.of(EMPTY))
 
-    def _lay_out(self, layout: Path, image: sa.Row[Any]) -> None:
+    def lay_out(self, layout: Path, image: sa.Row[Any]) -> None:
         """Make an image layout of `image` without copying anything."""
         manifest = Manifest.read(image.body, Digest.parse(image.digest), image.media_type)
         for part in {part.digest for part in manifest.parts}:

@@ -124,6 +124,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many requests of one caller are answered at the same time."""
     trusted_proxies: tuple[Line, ...] = ()
     """Addresses of the proxies in front, whose `X-Forwarded-For` says who asks."""
+    pipelines: Pipelines = Pipelines()
+    inventory: bool = True
+    """Whether the packages of each image that is pushed are listed, by a process of its own after the push."""
+    advisories: Line = ""
+    """File of the index of advisories; default: `advisories.sqlite` in the folder of the hub. One that `computeops
+    advisories` maintains will do, also on a read-only file system."""
+    advisories_hours: Annotated[int, Meta(ge=0)] = 0
+    """How old the index may be before the hub updates it by itself; 0: it never does, somebody else brings it."""
+    advisories_from: Line = ""
+    """Address or folder of a mirror of the feeds for that; default: their public addresses."""
+    advisories_stale_days: Annotated[int, Meta(ge=1)] = 7
+    """After so many days without news advisories are too old to call a release clean: it is `stale`."""
     proxies: tuple[Proxy, ...] = ()
     providers: tuple[Provider, ...] = ()
     ci: tuple[Issuer, ...] = (

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -25,6 +26,7 @@ FACTS = {
     "gpu": "that need a GPU of this kind: nvidia, amd or intel",
     "license": "with this licence, by its SPDX identifier, alone or among others",
     "variant": "of this variant",
+    "verdict": "whose known vulnerabilities amount to this: clean, vulnerable, stale, unscannable or waiting",
     "verified": "with evidence of this kind (test, provenance, cyclonedx, spdx, vulns ...), none of which failed",
 }
 """What can be asked for exactly, and what it means."""
@@ -129,6 +131,19 @@ def store(connection: sa.Connection, identity: int, found: str) -> None:
     if connection.dialect.name == "postgresql":
         value = sa.func.array_to_tsvector(sa.func.string_to_array(found, " "))
     connection.execute(sa.insert(words_table).values(rowid=identity, terms=value))
+
+
+def exchange(connection: sa.Connection, identities: Sequence[int], key: str, old: str, new: str) -> None:
+    """Let the releases with these ids be found by another value of a fact."""
+    before, after = fact(key, old), fact(key, new)
+    here = words_table.c.rowid == sa.bindparam("_id")
+    value: sa.ColumnElement[Any] = sa.func.replace(words_table.c.terms, before, after)
+    if connection.dialect.name == "postgresql":
+        kept = sa.func.ts_delete(words_table.c.terms, before)
+        value = kept.op("||")(sa.func.array_to_tsvector(sa.func.string_to_array(after, " ")))
+    if identities:
+        change = sa.update(words_table).where(here).values(terms=value)
+        connection.execute(change, [{"_id": one} for one in identities])
 
 
 def licenses(expression: str) -> Iterator[str]:

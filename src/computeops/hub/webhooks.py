@@ -14,7 +14,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,8 @@ from computeops.hub.db import Database, Repository, collections, deliveries, web
 from computeops.hub.state import Hub
 from computeops.image.oci import EVIDENCE_ARTIFACT, PREDICATE_TYPE
 
-EVENTS = ("push", "evidence")
-"""A tag that was pushed; evidence about an image that was pushed."""
+EVENTS = ("push", "evidence", "vulnerability.found", "rebuild.wanted")
+"""A tag that was pushed; evidence about an image; what became known of releases; that another build would mend one."""
 ATTEMPTS_SECONDS = (5, 30, 300, 1800, 7200, 21600, 43200)
 """Pauses behind each failed attempt; behind the last, it is given up: after about a day."""
 _MOST = 20
@@ -168,6 +168,16 @@ def announce(hub: Hub, repository: Repository, digest: str, tag: str = "") -> No
     if rows:
         with hub.database.write() as connection:
             connection.execute(sa.insert(deliveries), rows)
+
+
+def tell(connection: sa.Connection, collection: str, event: str, said: Mapping[str, Any], now: int) -> None:
+    """Store what the webhooks of a collection are to tell about `event`, in the transaction in which it happens."""
+    query = sa.select(webhooks.c.id, webhooks.c.events).where(webhooks.c.collection == collection)
+    body = json.dumps({"type": f"computeops.{event}", "timestamp": _iso(now), "data": said}, separators=(",", ":"))
+    told = {"event": event, "body": body, "created": now, "attempts": 0, "due": now, "outcome": ""}
+    rows = [told | {"webhook": row.id} for row in connection.execute(query) if event in row.events]
+    if rows:
+        connection.execute(sa.insert(deliveries), rows)
 
 
 def _iso(seconds: int) -> str:

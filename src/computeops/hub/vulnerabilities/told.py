@@ -1,0 +1,240 @@
+"""Who is told of findings: webhooks, feeds, subscribers; and who builds, of releases that another build would repair.
+
+`told` of a verdict is the last finding that was known when its release was judged: what came later is new.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from computeops.check.findings import Finding
+from computeops.hub import webhooks
+from computeops.hub.db import recipes, repositories
+from computeops.hub.db import releases as release_rows
+from computeops.hub.vulnerabilities.matching import finding
+from computeops.hub.vulnerabilities.tables import (
+    events,
+    findings,
+    packages,
+    rebuild_requests,
+    subscriptions,
+    uses,
+)
+
+FOUND, REBUILD = "vulnerability.found", "rebuild.wanted"
+_MOST_FINDINGS = 50
+_MOST_TAGS = 50
+_REPAIRED = frozenset({"deb", "rpm", "apk"})
+_KEPT_SECONDS = 400 * 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to the releases of a repository."""
+
+    id: int
+    at: int
+    collection: str
+    repository: str
+    kind: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildRequest:
+    """A release that another build would repair."""
+
+    id: int
+    collection: str
+    repository: str
+    tag: str
+    digest: str
+    reason: Mapping[str, Any]
+    """`findings`: id, severity, package, version, fixed."""
+    created: int
+    taken: int | None
+
+
+def releases(connection: sa.Connection, judged: Sequence[sa.Row[Any]], *, now: int) -> None:
+    """Tell of what is new in the releases that were just judged."""
+    by_repository: dict[int, list[sa.Row[Any]]] = {}
+    for row in judged:
+        by_repository.setdefault(row.repository, []).append(row)
+    for number, rows in by_repository.items():
+        _one(connection, number, rows, now)
+        _wish(connection, rows[0], now)
+
+
+def _one(connection: sa.Connection, repository: int, rows: Sequence[sa.Row[Any]], now: int) -> None:
+    new: dict[tuple[str, str, str], Finding] = {}
+    meant: list[sa.Row[Any]] = []
+    for row in rows:
+        if fresh := _fresh(connection, row.id, row.told):
+            meant.append(row)
+            new |= {(one.id, one.package.name, one.package.version): one for one in fresh}
+        if len(new) > _MOST_FINDINGS:
+            break
+    tags = _tags(connection, repository, [row.digest for row in (rows if len(new) > _MOST_FINDINGS else meant)])
+    if not new or not tags:
+        return
+    said = sorted(new.values(), key=lambda one: one.order)[:_MOST_FINDINGS]
+    first = rows[0]
+    body = {"repository": first.repository_name, "releases": tags, "findings": [_short(one) for one in said]}
+    _happened(connection, first, FOUND, body, now)
+
+
+def _happened(connection: sa.Connection, row: sa.Row[Any], kind: str, body: Mapping[str, Any], now: int) -> None:
+    event = {"at": now, "collection": row.collection, "repository": row.repository_name, "kind": kind, "body": body}
+    connection.execute(sa.insert(events).values(**event))
+    webhooks.tell(connection, row.collection, kind, body, now)
+
+
+def _fresh(connection: sa.Connection, inventory: int, last: int) -> list[Finding]:
+    query = (
+        sa.select(findings.c.body, packages.c.body.label("about"))
+        .join_from(uses, findings, findings.c.package == uses.c.package)
+        .join(packages, packages.c.id == findings.c.package)
+        .where(uses.c.inventory == inventory, findings.c.id > last, findings.c.counts, findings.c.until.is_(None))
+        .order_by(findings.c.rank.desc(), findings.c.id)
+        .limit(_MOST_FINDINGS)
+    )
+    return [finding(row.about, row.body) for row in connection.execute(query)]
+
+
+def _short(one: Finding) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "severity": one.severity,
+        "package": one.package.name,
+        "version": one.package.version,
+        "fixed": one.fixed,
+        "exploited": bool(one.exploited),
+    }
+
+
+def _tags(connection: sa.Connection, repository: int, digests: Sequence[str]) -> list[dict[str, str]]:
+    query = sa.select(release_rows.c.tag, release_rows.c.digest).where(
+        release_rows.c.repository == repository, release_rows.c.digest.in_(digests)
+    )
+    rows = connection.execute(query.order_by(release_rows.c.id.desc()).limit(_MOST_TAGS))
+    return [{"tag": row.tag, "digest": row.digest} for row in rows]
+
+
+# rebuilds
+
+
+def _wish(connection: sa.Connection, row: sa.Row[Any], now: int) -> None:
+    """Want a rebuild of the newest release of a repository if the archive of its system has repaired what it has."""
+    newest = _newest(connection, row.repository)
+    if newest is None:
+        return
+    here = rebuild_requests.c.repository == row.repository_name
+    connection.execute(
+        sa.delete(rebuild_requests).where(
+            here, rebuild_requests.c.digest != newest.digest, rebuild_requests.c.taken.is_(None)
+        )
+    )
+    known = connection.execute(
+        sa.select(rebuild_requests).where(here, rebuild_requests.c.digest == newest.digest)
+    ).first()
+    repaired = [one for one in _fixable(connection, newest.inventory) if one.package.kind in _REPAIRED]
+    reason = {"findings": [_short(one) for one in repaired[:_MOST_FINDINGS]]}
+    if known is None and repaired:
+        row_of = {"collection": row.collection, "repository": row.repository_name, "tag": newest.tag}
+        made = row_of | {"digest": newest.digest, "reason": reason, "created": now, "taken": None}
+        connection.execute(sa.insert(rebuild_requests).values(**made))
+        _happened(connection, row, REBUILD, {**row_of, "digest": newest.digest, **reason}, now)
+    elif known is not None and known.taken is None and known.reason != reason:
+        change = sa.update(rebuild_requests).where(rebuild_requests.c.id == known.id)
+        connection.execute(change.values(reason=reason) if repaired else sa.delete(rebuild_requests).where(here))
+
+
+def _newest(connection: sa.Connection, repository: int) -> sa.Row[Any] | None:
+    """Return the newest release of a repository that has a recipe by which it can be built again."""
+    from computeops.hub.vulnerabilities.tables import inventories
+
+    has_recipe = sa.exists().where(
+        recipes.c.repository == release_rows.c.repository,
+        recipes.c.subject.in_([release_rows.c.digest, release_rows.c.target]),
+        recipes.c.fault == "",
+    )
+    query = (
+        sa.select(release_rows.c.digest, release_rows.c.tag, inventories.c.id.label("inventory"), has_recipe.label("r"))
+        .join(inventories, inventories.c.digest == release_rows.c.digest)
+        .where(release_rows.c.repository == repository)
+        .order_by(release_rows.c.id.desc())
+    )
+    row = connection.execute(query.limit(1)).first()
+    return row if row is not None and row.r else None
+
+
+def _fixable(connection: sa.Connection, inventory: int) -> Iterator[Finding]:
+    query = (
+        sa.select(findings.c.body, packages.c.body.label("about"))
+        .join_from(uses, findings, findings.c.package == uses.c.package)
+        .join(packages, packages.c.id == findings.c.package)
+        .where(uses.c.inventory == inventory, findings.c.counts, findings.c.until.is_(None))
+        .where(findings.c.fix_since.is_not(None))
+        .order_by(findings.c.rank.desc(), findings.c.id)
+    )
+    for row in connection.execute(query.limit(_MOST_FINDINGS * 10)):
+        one = finding(row.about, row.body)
+        if one.fixed:
+            yield one
+
+
+def rebuild_wanted(connection: sa.Connection, *, limit: int = 50) -> list[RebuildRequest]:
+    """Return the oldest requests to rebuild that nobody has taken."""
+    query = sa.select(rebuild_requests).where(rebuild_requests.c.taken.is_(None)).order_by(rebuild_requests.c.id)
+    return [RebuildRequest(**row._mapping) for row in connection.execute(query.limit(limit))]  # noqa: SLF001  public name
+
+
+def take_rebuild(connection: sa.Connection, number: int) -> bool:
+    """Take a request to rebuild; return whether it was free."""
+    here = (rebuild_requests.c.id == number) & rebuild_requests.c.taken.is_(None)
+    return connection.execute(sa.update(rebuild_requests).where(here).values(taken=int(time.time()))).rowcount > 0
+
+
+# those who subscribe
+
+
+def subscribe(connection: sa.Connection, person: int, target: str, *, wanted: bool) -> None:
+    """Let a person be told of a collection or repository, or not any more."""
+    here = (subscriptions.c.person == person) & (subscriptions.c.target == target)
+    connection.execute(sa.delete(subscriptions).where(here))
+    if wanted:
+        row = {"person": person, "target": target, "created": int(time.time())}
+        connection.execute(sa.insert(subscriptions).values(**row))
+
+
+def subscriptions_of(connection: sa.Connection, person: int) -> list[str]:
+    """Return what a person wants to be told of."""
+    query = sa.select(subscriptions.c.target).where(subscriptions.c.person == person)
+    return list(connection.scalars(query.order_by(subscriptions.c.target)))
+
+
+def happened(
+    connection: sa.Connection, visible: sa.ColumnElement[bool], targets: Sequence[str], *, limit: int = 50
+) -> list[Event]:
+    """Return what happened to releases in the collections or repositories `targets`, newest first.
+
+    `visible`: the condition about repositories and collections that is what the caller may see.
+    """
+    from computeops.hub.db import collections
+
+    query = (
+        sa.select(events)
+        .join(repositories, repositories.c.name == events.c.repository)
+        .join(collections, collections.c.name == repositories.c.collection)
+        .where(visible, sa.or_(events.c.collection.in_(targets), events.c.repository.in_(targets)))
+    )
+    rows = connection.execute(query.order_by(events.c.id.desc()).limit(limit))
+    return [Event(**row._mapping) for row in rows]  # noqa: SLF001  its public name
+
+
+def forget(connection: sa.Connection) -> None:
+    """Delete what happened long ago."""
+    connection.execute(sa.delete(events).where(events.c.at < int(time.time()) - _KEPT_SECONDS))

@@ -124,7 +124,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many requests of one caller are answered at the same time."""
     trusted_proxies: tuple[Line, ...] = ()
     """Addresses of the proxies in front, whose `X-Forwarded-For` says who asks."""
-    pipelines: Pipelines = Pipelines()
     inventory: bool = True
     """Whether the packages of each image that is pushed are listed, by a process of its own after the push."""
     advisories: Line = ""

@@ -53,6 +53,10 @@ class Settings:
     """Engine that `run`, `exec`, `shell` and `test` use; empty: the first that is available."""
     cache_bytes: int = 20 * 1024**3
     """What unpacked images may take in the cache; those not used for longest go first."""
+    shared: str = ""
+    """Folder of unpacked images of the site: `prepare` fills it, and every start looks there first; empty: none."""
+    shared_owners: str = ""
+    """Users, besides root, whose images in `shared` are believed: names with spaces between."""
     compression: str = "zstd"
     """Compressor of squashfs and OCI layers: zstd or gzip."""
     level: int = 9

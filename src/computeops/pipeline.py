@@ -319,16 +319,24 @@ def obtain(reference: Reference, registry: "Registry", settings: Settings, progr
 def admit(image: Path, settings: Settings) -> None:
     """Raise unless `image` may be run here: with a policy in the settings, only what is trusted.
 
+    A verdict is remembered as long as nothing that it rests on changes (`engine.verdicts`).
+
     `cli.launch` asks before `engine.plan` makes the container; without a policy it does not even import this module.
 
     Raises:
         TrustError: as `trust`.
     """
+    from computeops.engine import verdicts
     from computeops.image import convert
     from computeops.store.release import Release
 
-    if settings.policy:
-        trust(convert.open_image(image), Release.beside(image).evidence(), settings)
+    if not settings.policy:
+        return
+    release, policy = Release.beside(image), Path(settings.policy)
+    rests_on = verdicts.basis(image, release.folder / "evidence", policy, settings.keys)
+    trust(convert.open_image(image), release.evidence(), settings)
+    if rests_on == verdicts.basis(image, release.folder / "evidence", policy, settings.keys):
+        verdicts.remember(settings.cache, image, rests_on)
 
 
 def needs(file: Path) -> "Needs":
@@ -338,10 +346,11 @@ def needs(file: Path) -> "Needs":
         FormatError: it is broken; NotFoundError: there is none.
     """
     from computeops.host import Needs
-    from computeops.image import convert, libc
+    from computeops.image import compat, convert, libc
 
     described = convert.description(file)
-    return Needs.of(described.arch, described.labels, described.env, libc.read(file))
+    newer = compat.driver(file)[1] if "CUDA_VERSION" in described.env else ""
+    return Needs.of(described.arch, described.labels, described.env, libc.read(file), newer)
 
 
 def variants(reference: Reference, registry: "Registry") -> "dict[str, tuple[Reference, Needs]]":

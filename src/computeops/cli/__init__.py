@@ -28,6 +28,7 @@ VERBS = {
     "logout": "store",
     "logs": "jobs",
     "new": "recipe",
+    "prepare": "run",
     "pull": "store",
     "push": "store",
     "rebuild": "evidence",

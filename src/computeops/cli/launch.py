@@ -4,6 +4,7 @@ This is the hot path, started a million times by schedulers: it reads its option
 neither click nor anything else that a start does not need. `computeops.cli.run` shows the same table as click's help.
 """
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from computeops import engine
 from computeops.config import Settings, environment
+from computeops.engine import verdicts
 from computeops.errors import UsageError, did_you_mean
 
 VALUES = {
@@ -18,7 +20,10 @@ VALUES = {
     "--cwd": ("DIR", "Folder in the container to start in; else the current one."),
     "--engine": ("NAME", "Engine to run it with; else the first that works and fits."),
     "--env": ("NAME[=VALUE]", "Set a variable, or pass the one of this name; may be repeated."),
-    "--gpu": ("auto|nvidia|amd|none", "GPUs to bring into the container."),
+    "--gpu": (
+        "auto|nvidia|amd|intel|xilinx|CDI|none",
+        "GPUs to bring into the container; CDI: one device, as nvidia.com/gpu=0.",
+    ),
     "--mpi": ("auto|none", "Whether to join the ranks of an MPI that the machine started; auto: if it did."),
 }
 """Options with a value: its form, and what it does."""
@@ -31,7 +36,8 @@ FLAGS = {
 ALIASES = {"--pwd": "--cwd", "-B": "--bind", "--mount": "--bind", "-e": "--env"}
 """Words of other engines that people have in their fingers."""
 HELP = ("--help", "-h")
-_GPUS = ("auto", "nvidia", "amd", "none")
+_GPUS = ("auto", "nvidia", "amd", "intel", "xilinx", "none")
+_CDI = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+=[A-Za-z0-9._:-]+"
 _MPIS = ("auto", "none")
 
 
@@ -98,7 +104,7 @@ def request(verb: str, words: Words, environ: Mapping[str, str]) -> engine.Reque
     Raises:
         UsageError: a value does not have its form.
     """
-    if (gpu := words.last("--gpu", "none")) not in _GPUS:
+    if (gpu := words.last("--gpu", "none")) not in _GPUS and not re.fullmatch(_CDI, gpu):
         raise UsageError(f"--gpu {gpu!r}: it is one of {', '.join(_GPUS)}{did_you_mean(gpu, _GPUS)}")
     if (mpi := words.last("--mpi", "auto")) not in _MPIS:
         raise UsageError(f"--mpi {mpi!r}: it is one of {', '.join(_MPIS)}{did_you_mean(mpi, _MPIS)}")
@@ -164,7 +170,7 @@ def launch(verb: str, words: Sequence[str]) -> int:
     settings = Settings.load(environ)
     located = locate(read.image, settings, environ, read.last("--gpu", "auto"))
     image = located.path
-    if settings.policy:
+    if settings.policy and not verdicts.holds(settings.cache, image, Path(settings.policy), settings.keys):
         from computeops import pipeline
 
         pipeline.admit(image, settings)
@@ -178,6 +184,7 @@ def launch(verb: str, words: Sequence[str]) -> int:
         cache=settings.cache,
         environ=environ,
         cache_bytes=settings.cache_bytes,
+        shared=shared(settings),
     )
     if warning := engine.warning(environ):
         sys.stderr.write(f"warning: {warning}\n")
@@ -186,6 +193,23 @@ def launch(verb: str, words: Sequence[str]) -> int:
     sys.stderr.write("".join(f"{line}\n" for line in located.told))
     sys.stdout.write(shown(plan, environ) + "\n")
     return 0
+
+
+def shared(settings: Settings) -> engine.Shared | None:
+    """Return where the site shares unpacked images, and whose are believed; None if it does not.
+
+    Raises:
+        UsageError: there is no such user.
+    """
+    if not settings.shared:
+        return None
+    import pwd
+
+    try:
+        owners = {pwd.getpwnam(name).pw_uid for name in settings.shared_owners.split()}
+    except KeyError as error:
+        raise UsageError(f"setting shared_owners: {error.args[0]}") from None
+    return engine.Shared(Path(settings.shared), frozenset({0, *owners}))
 
 
 def shown(plan: engine.Plan, environ: Mapping[str, str]) -> str:

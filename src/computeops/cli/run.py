@@ -1,5 +1,6 @@
-"""The verbs of containers as click shows them: run, exec, shell and engines. `computeops.cli.launch` does the work."""
+"""The verbs of containers as click shows them: run, exec, shell, prepare, engines; `computeops.cli.launch` starts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 from computeops.cli import launch
 from computeops.cli.output import Progress, emit, json_option
 from computeops.config import Settings, environment
+from computeops.errors import UsageError
 
 
 class _Launch(click.Command):
@@ -50,6 +52,30 @@ shell_command = _Launch(
     Example: computeops shell samtools.sif
     """,
 )
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--again", is_flag=True, help="Make trees that are there anew.")
+@json_option
+@click.pass_obj
+def prepare_command(settings: Settings, images: Sequence[str], *, again: bool, as_json: bool) -> None:
+    """Unpack IMAGE for all users of this machine, into the folder that the setting `shared` names.
+
+    For administrators: only trees of root, or of those in `shared_owners`, are believed.
+
+    Example: COMPUTEOPS_SHARED=/opt/images computeops prepare samtools.sif
+    """
+    from computeops import engine, pipeline
+
+    if (shared := launch.shared(settings)) is None:
+        raise UsageError("no shared folder is set", hint="set COMPUTEOPS_SHARED, or `shared` in the settings")
+    done = {}
+    for name in images:
+        image = launch.locate(name, settings, environment()).path
+        pipeline.admit(image, settings)
+        done[name] = str(engine.prepare(image, shared, settings.cache_bytes, again=again))
+    emit(done, "\n".join(done.values()), as_json=as_json)
 
 
 @click.command()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from computeops import plugins, proc
 from computeops.engine import demands, machine, trees
-from computeops.engine.model import ABILITIES, ACTIONS, Bind, Engine, Plan, Prepared, Request, Storing
+from computeops.engine.model import ABILITIES, ACTIONS, Bind, Engine, Plan, Prepared, Request, Shared, Storing
 from computeops.errors import EngineError, UsageError
 
 __all__ = [
@@ -23,12 +23,14 @@ __all__ = [
     "Plan",
     "Prepared",
     "Request",
+    "Shared",
     "admit",
     "available",
     "become",
     "choose",
     "names",
     "plan",
+    "prepare",
     "reason",
     "working",
 ]
@@ -164,11 +166,12 @@ def plan(
     cache: Path,
     environ: Mapping[str, str],
     cache_bytes: int = CACHE_BYTES,
+    shared: Shared | None = None,
 ) -> Plan:
     """Return the command that carries out `request` in `image`: a SIF, an OCI layout or archive, or a root filesystem.
 
     `environ` is what the container inherits. Where the engine needs a tree, it is unpacked into `cache`, and locked
-    there until this process, or the container that it becomes, ends.
+    there until this process, or the container that it becomes, ends. A tree that the site shares is taken as it is.
 
     Raises:
         UsageError: no such engine, a bind that cannot be, or a variable with an impossible name.
@@ -176,20 +179,43 @@ def plan(
         FormatError, StorageError, MissingProgramError: the image could not be prepared.
     """
     _check(request)
-    request = replace(request, gpu=machine.gpu(request.gpu), mpi=machine.mpi(request.mpi, environ))
-    name = choose(engine, request=request, image=image, cache=cache)
+    asked = demands.said(image, cache).gpu if request.gpu == "auto" else ""
+    request = replace(request, gpu=machine.gpu(request.gpu, asked), mpi=machine.mpi(request.mpi, environ))
+    prepared = _shared(image, cache, shared) if shared else None
+    name = choose(engine, request=request, image=None if prepared else image, cache=cache)
     chosen = load(name)
     if why := _lacks(chosen, request):
         able = [one for one in names() if not _lacks(load(one), request)]
         raise EngineError(f"engine {name} cannot do this: {why}", hint=f"these can: {', '.join(able) or 'none'}")
     demands.check(image, request, cache)
-    request = machine.with_files(request, environ, gpus=not chosen.BRINGS_GPUS)
-    as_it_is = "sif" in chosen.TAKES and trees.is_sif(image)
-    prepared = Prepared(image, image.absolute()) if as_it_is else trees.prepare(image, cache, cache_bytes)
+    request = demands.forward(image, request, cache)
+    brought = chosen.BRINGS_GPUS and request.gpu in {"nvidia", "amd"}
+    request = machine.with_files(request, environ, gpus=not brought)
+    if "sif" in chosen.TAKES and trees.is_sif(image):
+        prepared = Prepared(image, image.absolute())
+    elif prepared is None or "foreign tree" not in chosen.TAKES:
+        prepared = trees.prepare(image, cache, cache_bytes)
     if isinstance(chosen, Storing):
         prepared = chosen.stored(prepared, cache)
     argv, env = chosen.argv(prepared, request, environ)
     return Plan(name, tuple(argv), env)
+
+
+def _shared(image: Path, cache: Path, shared: Shared) -> Prepared | None:
+    from computeops.engine import sharing  # for sites that have one
+
+    return None if trees.is_tree(image) else sharing.find(image, cache, shared)
+
+
+def prepare(image: Path, shared: Shared, cache_bytes: int = CACHE_BYTES, *, again: bool = False) -> Path:
+    """Unpack `image` for all users of the site, unless that was done (and not `again`), and return its folder.
+
+    Raises:
+        StorageError: the folder is not this user's alone to write, or its disk is full; FormatError: `image` is broken.
+    """
+    from computeops.engine import sharing
+
+    return sharing.make(image, shared, cache_bytes, again=again)
 
 
 def admit(image: Path, cache: Path) -> None:

@@ -9,7 +9,7 @@ from computeops import proc
 from computeops.engine import inside, machine, mounts
 from computeops.engine.model import ABILITIES, Prepared, Request
 
-TAKES = frozenset({"tree"})
+TAKES = frozenset({"foreign tree", "tree"})
 CAN = frozenset(ABILITIES)
 BRINGS_GPUS = False
 _OPTIONS = ("--unshare-user", "--cap-drop", "ALL", "--die-with-parent")

@@ -13,7 +13,7 @@ from computeops.engine import inside, mounts, trial
 from computeops.engine.model import Bind, Prepared, Request
 from computeops.errors import EngineError
 
-TAKES = frozenset({"tree"})
+TAKES = frozenset({"foreign tree", "tree"})
 CAN = frozenset({"gpu amd", "mpi", "no-home", "x11"})
 BRINGS_GPUS = False
 _OWN = ("/dev", "/tmp")  # noqa: S108

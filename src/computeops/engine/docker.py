@@ -16,7 +16,7 @@ from computeops import proc
 from computeops.engine import inside, mounts, stores
 from computeops.engine.model import ABILITIES, Bind, Prepared, Request
 
-TAKES = frozenset({"tree"})
+TAKES = frozenset({"foreign tree", "tree"})
 CAN = frozenset(ABILITIES)
 BRINGS_GPUS = False
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

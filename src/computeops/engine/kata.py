@@ -11,7 +11,7 @@ from computeops import proc
 from computeops.engine import docker
 from computeops.engine.model import Prepared, Request
 
-TAKES = frozenset({"tree"})
+TAKES = frozenset({"foreign tree", "tree"})
 CAN = frozenset({"isolated", "no-home", "read-only binds"})
 BRINGS_GPUS = False
 _RUNTIME = "io.containerd.kata.v2"

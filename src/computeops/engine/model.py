@@ -15,6 +15,9 @@ ABILITIES = {
     "read-only binds": "binds that cannot be written",
     "gpu nvidia": "NVIDIA GPUs",
     "gpu amd": "AMD GPUs",
+    "gpu intel": "Intel GPUs",
+    "gpu xilinx": "Xilinx accelerators",
+    "gpu cdi": "devices that a CDI file describes",
     "mpi": "ranks of an MPI that the machine starts",
     "x11": "windows on this machine's display",
 }
@@ -63,7 +66,7 @@ class Request:
     cwd: str = ""
     """Folder inside the container; empty: the caller's own."""
     gpu: str = "none"
-    """`auto`, `nvidia`, `amd` or `none`."""
+    """`auto`, `nvidia`, `amd`, `intel`, `xilinx`, a CDI device VENDOR/CLASS=NAME, or `none`."""
     x11: bool = False
     """Whether the program opens windows on this machine's display."""
     mpi: str = "none"
@@ -74,13 +77,22 @@ class Request:
     """Whether the container sees the user's home."""
 
     @property
+    def vendor(self) -> str:
+        """Whose GPU it wants."""
+        if "=" not in self.gpu:
+            return self.gpu
+        from computeops.engine import gpu
+
+        return gpu.vendor(self.gpu)
+
+    @property
     def asks(self) -> frozenset[str]:
         """The abilities that an engine must have for this; `gpu` and `mpi` are not `auto` any more."""
         wanted = {
             "isolated": self.isolated,
             "no-home": not self.home,
             "read-only binds": any(bind.read_only for bind in self.binds),
-            f"gpu {self.gpu}": self.gpu not in {"none", "auto"},
+            f"gpu {self.vendor}": self.gpu not in {"none", "auto"},
             "mpi": self.mpi not in {"none", "auto"},
             "x11": self.x11,
         }
@@ -102,6 +114,15 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """Where the unpacked images are that the users of a site share, and whose they may be."""
+
+    folder: Path
+    owners: frozenset[int] = frozenset({0})
+    """User ids of those who are believed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The process that is the container: nothing has been started yet."""
 
@@ -114,7 +135,7 @@ class Engine(Protocol):
     """A module that runs images."""
 
     TAKES: frozenset[str]
-    """Forms it starts from: `tree` (a folder) and perhaps `sif`."""
+    """Forms it starts from: `tree` (a folder), `foreign tree` (one that another user owns), `sif`."""
     CAN: frozenset[str]
     """What it can do of `ABILITIES`."""
     BRINGS_GPUS: bool

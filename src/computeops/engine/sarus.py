@@ -14,7 +14,7 @@ from computeops.engine import inside, mounts, stores
 from computeops.engine.model import Bind, Prepared, Request
 from computeops.errors import EngineError
 
-TAKES = frozenset({"tree"})
+TAKES = frozenset({"foreign tree", "tree"})
 CAN = frozenset({"gpu amd", "gpu nvidia", "mpi", "no-home", "read-only binds", "x11"})
 BRINGS_GPUS = True
 _REPOSITORY = "load/library/"

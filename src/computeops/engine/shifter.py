@@ -10,7 +10,7 @@ from computeops.engine import inside, mounts
 from computeops.engine.model import Bind, Prepared, Request
 from computeops.errors import EngineError
 
-TAKES = frozenset({"tree"})
+TAKES = frozenset({"foreign tree", "tree"})
 CAN = frozenset({"gpu nvidia", "mpi", "read-only binds", "x11"})
 BRINGS_GPUS = True
 _OWN = ("/etc", "/var", "/dev", "/proc", "/sys")

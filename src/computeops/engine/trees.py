@@ -61,7 +61,7 @@ def prepare(image: Path, cache: Path, limit_bytes: int) -> Prepared:
         from computeops.engine import unpack
 
         entry = unpack.unpacked(image, folder, limit_bytes)
-    return Prepared(image, entry / _ROOT, _accounts(entry))
+    return Prepared(image, entry / _ROOT, accounts(entry))
 
 
 def _known(image: Path, folder: Path) -> Path | None:
@@ -115,5 +115,6 @@ def release(entry: Path) -> None:
         os.close(lock)
 
 
-def _accounts(entry: Path) -> Mapping[str, Path]:
+def accounts(entry: Path) -> Mapping[str, Path]:
+    """Return the files of this user's accounts in `entry`, by their places in a container."""
     return {inside: entry / f"{name}-{os.geteuid()}" for inside, name in _ACCOUNTS.items()}

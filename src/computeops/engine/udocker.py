@@ -15,7 +15,7 @@ from computeops.engine import inside, mounts, trial
 from computeops.engine.model import Bind, Prepared, Request
 from computeops.errors import EngineError, StorageError
 
-TAKES = frozenset({"tree"})
+TAKES = frozenset({"foreign tree", "tree"})
 CAN = frozenset({"gpu amd", "gpu nvidia", "mpi", "no-home", "x11"})
 BRINGS_GPUS = False
 _IMAGE = "computeops"
@@ -49,6 +49,8 @@ def stored(image: Prepared, cache: Path) -> Prepared:
     Raises:
         EngineError: the image is a folder of the user's; StorageError: it cannot be copied.
     """
+    if not os.access(image.path, os.W_OK):  # the site's, of which nothing can be changed
+        return image
     entry = image.path.parent
     if entry.parent != cache / "trees":
         raise EngineError(

@@ -6,7 +6,7 @@ import grp
 import os
 import pwd
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from computeops import proc
@@ -37,7 +37,7 @@ def unpacked(image: Path, folder: Path, limit_bytes: int) -> Path:
         folder.chmod(0o700)  # a program in an image may be setuid: nobody else may start it as this user
         (folder / "by-file").mkdir(exist_ok=True)
         before = stamp(image)
-        name = _digest(image)
+        name = digest(image)
         while (entry := trees.hold(folder / name)) is None:  # again if it is removed between the two locks
             with _alone(folder, name):
                 if not (folder / name / "root").is_dir():
@@ -50,7 +50,7 @@ def unpacked(image: Path, folder: Path, limit_bytes: int) -> Path:
     return entry
 
 
-def _digest(image: Path) -> str:
+def digest(image: Path) -> str:
     """Return the name of the tree of `image`: one for a SIF whether it was signed or not.
 
     Raises:
@@ -61,6 +61,37 @@ def _digest(image: Path) -> str:
     from computeops.image import convert
 
     return convert.open_image(image).id.hex
+
+
+def made(image: Path, folder: Path, limit_bytes: int, finish: Callable[[Path], None], *, again: bool) -> Path:
+    """Return the entry of `image` in `folder`, made if need be; `finish` is given each new one before it appears.
+
+    With `again` one that is there is made anew, unless a program runs in it.
+
+    Raises:
+        FormatError, StorageError, MissingProgramError: as `trees.prepare`.
+    """
+    name = digest(image)
+    try:
+        (folder / "by-file").mkdir(exist_ok=True)
+        with _alone(folder, name, wait=not again):
+            (folder / f"{name}.lock").chmod(0o644)
+            if again or not (folder / name / "root").is_dir():
+                _make(image, folder, name, finish)
+        evict(folder, limit_bytes, keep=name)
+    except BlockingIOError as error:
+        raise StorageError(f"a program runs in the tree of {image}") from error
+    except OSError as error:
+        raise StorageError(f"cannot unpack {image} into {folder}: {error.strerror}", hint=_HINT) from error
+    return folder / name
+
+
+def accounts(root: Path, into: Path) -> Mapping[str, Path]:
+    """Return the files with the accounts of the image in `root` and this user's own, made in `into` if need be."""
+    if not (into / f"passwd-{os.geteuid()}").exists():
+        into.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _add_accounts(root, into)
+    return trees.accounts(into)
 
 
 @contextlib.contextmanager
@@ -74,7 +105,7 @@ def _alone(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
         os.close(lock)
 
 
-def _make(image: Path, folder: Path, name: str) -> None:
+def _make(image: Path, folder: Path, name: str, finish: Callable[[Path], None] | None = None) -> None:
     """Unpack `image` beside its place in the cache and put it there when it is complete and on the disk."""
     new = folder / f"{_NEW}{name}"
     remove(new)  # left by one that was killed: whoever holds the lock is the only one who makes it
@@ -88,6 +119,8 @@ def _make(image: Path, folder: Path, name: str) -> None:
         _add_places(root)
         _add_accounts(root, new)
         (new / "bytes").write_text(str(_used(root)))
+        if finish:
+            finish(new)
         proc.run(["sync", "--file-system", str(new)], error=StorageError)
         remove(folder / name)  # what someone has damaged
         new.rename(folder / name)

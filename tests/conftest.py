@@ -47,8 +47,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     CHOSEN.update(database=config.getoption("--hub-database"), storage=config.getoption("--hub-storage"))
-    if CHOSEN["database"] == "postgresql":  # a pool of connections that a test leaves open says so
-        config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -141,7 +139,9 @@ class RunningHub:
             self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().decode().strip()
-        assert self.address, self.log()
+        if not self.address:
+            self.stop(signal.SIGKILL)
+            pytest.fail(self.log())
         return self
 
     def log(self) -> str:

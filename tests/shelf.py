@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from backends import furnish
 from computeops.hub import catalogue, manifests
@@ -46,6 +46,12 @@ class Shelf:
     def __init__(self, folder: Path, *, base: str = "") -> None:
         furnish(folder)
         self.hub = Hub.open(folder, base=base)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hub.database.close()
 
     def token(self, *scopes: str) -> str:
         return self.hub.auth.issue("someone", [Scope.parse(one) for one in scopes], days=1)

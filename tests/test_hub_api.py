@@ -34,8 +34,9 @@ FIELDS = {
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path / "hub")
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    with Shelf(tmp_path / "hub") as empty:
+        yield empty
 
 
 @pytest.fixture

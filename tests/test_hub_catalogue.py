@@ -1,6 +1,7 @@
 """The catalogue: what pushes become, and what searches find."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,22 @@ JSON: Any = st.recursive(
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path / "hub")
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    with Shelf(tmp_path / "hub") as empty:
+        yield empty
 
 
 SCOPED = ["bio/x", "bio/x-y", "b/x", "bio/x/y", "bio_z/x", "pub/x"]
 
 
 @pytest.fixture(scope="module")
-def scoped(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+def scoped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
     """Repositories whose names resemble each other; only those of `pub` are public."""
-    filled = Shelf(tmp_path_factory.mktemp("hub") / "hub")
-    for name in SCOPED:
-        filled.hub.database.set_public(name.rpartition("/")[0], public=name.startswith("pub"))
-        filled.image(name, "1")
-    return filled
+    with Shelf(tmp_path_factory.mktemp("hub") / "hub") as filled:
+        for name in SCOPED:
+            filled.hub.database.set_public(name.rpartition("/")[0], public=name.startswith("pub"))
+            filled.image(name, "1")
+        yield filled
 
 
 def found(shelf: Shelf, query: str = "", caller: Caller = ANYONE, **options: Any) -> list[str]:

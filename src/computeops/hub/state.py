@@ -59,6 +59,7 @@ class Hub:
         storage = open_storage(data, settings.storage, settings.storage_options, redirect=settings.storage_redirect)
         database, blobs = Database.in_folder(data, settings.database, storage), Blobs(storage, Folder(data))
         if not rebuilding and database.is_empty() and records.any_repository(storage):
+            database.close()
             raise StorageError(
                 "the index of this hub is empty, but its storage has repositories",
                 hint=f"make it anew: computeops hub reindex --data {data}; accounts and tokens come back from a backup",

@@ -21,7 +21,7 @@ _SYS_RESOURCE = 1 << 24
 """CAP_SYS_RESOURCE in a mask of capabilities (linux/capability.h)."""
 _EVALUATED = re.compile(r"[$`\\]")
 """What it would evaluate in the value of a variable, as a shell does between double quotes."""
-_GPU_OPTION = {"nvidia": ["--nv"], "amd": ["--rocm"], "none": []}
+_GPU_OPTION = {"nvidia": ["--nv"], "amd": ["--rocm"]}
 
 
 def available() -> str:
@@ -50,7 +50,7 @@ def command(
     words += [] if request.home else ["--no-home"]
     words += ["--home", home] if (home := _other_home(request, environ)) else []
     words += ["--pwd", request.cwd] if request.cwd else []
-    words += _GPU_OPTION[request.gpu]
+    words += _GPU_OPTION.get(request.gpu, [])
     for bind in request.binds:
         words += ["--mount", mounts.csv(["type=bind", f"src={bind.source}", f"dst={bind.target}"], bind, "ro")]
     prefix = program.upper()

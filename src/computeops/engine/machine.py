@@ -30,11 +30,18 @@ _TCP = {"UCX_TLS": "tcp", "FI_PROVIDER": "tcp", "OMPI_MCA_btl": "tcp", "OMPI_MCA
 """What, set so, keeps an MPI off the fast network."""
 
 
-def gpu(wanted: str) -> str:
-    """Return `nvidia`, `amd` or `none` for `auto`, else what is wanted."""
+def gpu(wanted: str, asked: str = "") -> str:
+    """Return the vendor of the GPU to bring, or `none`, for `auto`; else what is wanted.
+
+    `asked`: the vendor that the image names; another one's cards are of no use to it.
+    """
     if wanted != "auto":
         return wanted
-    return "nvidia" if _NVIDIA.exists() else "amd" if _AMD.exists() else "none"
+    if not asked:
+        return "nvidia" if _NVIDIA.exists() else "amd" if _AMD.exists() else "none"
+    from computeops.engine import gpu
+
+    return asked if asked in gpu.present() else "none"
 
 
 def architecture() -> str:
@@ -56,13 +63,15 @@ def mpi(wanted: str, environ: Mapping[str, str]) -> str:
 def with_files(request: Request, environ: Mapping[str, str], *, gpus: bool) -> Request:
     """Return `request` with the binds of what its display and MPI need of this machine, and with `gpus` its GPUs."""
     wanted = [*(display(environ) if request.x11 else []), *(ranks(environ) if request.mpi != "none" else [])]
+    given: Mapping[str, str] = {}
     if gpus and request.gpu != "none":
         from computeops.engine import gpu
 
-        wanted += gpu.files(request.gpu)
+        edits = gpu.edits(request.gpu)
+        wanted, given = [*wanted, *edits.binds], edits.env
     shown = [] if request.isolated else [*_SHARED, *mounts.visible(request, environ)[0]]
     named = {bind.target for bind in request.binds}
-    env = {**(_RANK_ENV if request.mpi != "none" else {}), **request.env}
+    env = {**given, **(_RANK_ENV if request.mpi != "none" else {}), **request.env}
     env = {name: value for name, value in env.items() if name in request.env or name not in environ}
     new = (
         bind for bind in wanted if bind.target not in named and not any(_is_below(bind.target, one) for one in shown)

@@ -1,7 +1,7 @@
 """GPUs and their drivers, from the files of the kernel's drivers."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from computeops.host.model import Gpu
@@ -34,6 +34,13 @@ _CUDA = {
     590: "13.1",
 }
 """First branch of the driver to the CUDA that came with it (https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/)."""
+
+
+_FORWARD = {"11": 418, "12": 470, "13": 535}
+"""Major version of CUDA to the oldest branch of the driver under which its compatibility package works
+(https://docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html)."""
+_NO_FORWARD = re.compile(r"\b(?:GeForce|TITAN)\b", re.IGNORECASE)
+"""Cards for which NVIDIA's libraries refuse it."""
 
 
 def gpus(root: Path = Path("/")) -> Iterator[Gpu]:
@@ -81,6 +88,28 @@ def driver_for(version: str) -> str:
         if tuple(map(int, known.split("."))) >= wanted:
             return str(first)
     return ""
+
+
+def branch(driver: str) -> int:
+    """Return the branch of a version of NVIDIA's driver; 0 for what is none."""
+    number = driver.partition(".")[0]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 9 else 0
+
+
+def runs_cuda(wanted: str, driver: str, *, newer: str = "", cards: Sequence[str] = ()) -> bool:
+    """Return whether `driver` runs programs of CUDA `wanted`.
+
+    Within one major version newer CUDA runs on older drivers (CUDA Compatibility, "Minor Version Compatibility").
+    Beyond it the image must bring the libraries of a `newer` driver, and the machine `cards` that take them ("Forward
+    Compatibility").
+    """
+    here, there = cuda(driver).partition(".")[0], wanted.partition(".")[0]
+    if not (here.isdigit() and there.isdigit()):
+        return False
+    if int(here) >= int(there):
+        return True
+    taken = not any(_NO_FORWARD.search(card) for card in cards)
+    return taken and branch(newer) > branch(driver) >= _FORWARD.get(there, 1 << 30)
 
 
 def _text(file: Path) -> str:

@@ -45,6 +45,8 @@ class Needs:
     """Range of versions of the GPU's driver."""
     cuda: str = ""
     """The CUDA in the image."""
+    newer: str = ""
+    """The driver whose libraries it brings for machines with an older one."""
     mpi: str = ""
     """Family and range of versions of the machine's MPI."""
     x11: bool = False
@@ -54,8 +56,13 @@ class Needs:
     """The version of its C library."""
 
     @classmethod
-    def of(cls, arch: str, labels: Mapping[str, str], env: Mapping[str, str], libc: bytes = b"") -> Self:
-        """Return what labels, environment (NVIDIA's images name their CUDA there) and C library of an image say."""
+    def of(
+        cls, arch: str, labels: Mapping[str, object], env: Mapping[str, str], libc: bytes = b"", newer: str = ""
+    ) -> Self:
+        """Return what labels, environment (NVIDIA's images name their CUDA there) and C library of an image say.
+
+        `newer`: the driver whose libraries are in it.
+        """
         gpu = said(labels, _GPU)
         cuda = said(env, "CUDA_VERSION")
         kernel = _ABI_NOTE.search(libc)
@@ -67,6 +74,7 @@ class Needs:
             gpu=gpu,
             driver=said(labels, DRIVER),
             cuda=cuda if gpu in {"", "nvidia"} and _VERSION.fullmatch(cuda) else "",
+            newer=newer,
             mpi=said(labels, _MPI),
             x11=said(labels, _X11) == "true",
             kernel=".".join(map(str, numbers)),

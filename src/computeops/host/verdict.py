@@ -56,7 +56,7 @@ def _findings(needs: Needs, host: Host) -> Iterator[Finding]:
     if needs.driver:
         yield _driver(needs, host)
     if needs.cuda and host.nvidia_driver:
-        yield _cuda(needs.cuda, host)
+        yield _cuda(needs, host)
     if needs.mpi:
         yield _mpi(needs.mpi, host)
     if needs.x11:
@@ -89,12 +89,14 @@ def _driver(needs: Needs, host: Host) -> Finding:
     )
 
 
-def _cuda(wanted: str, host: Host) -> Finding:
-    """Within one major version newer CUDA runs on older drivers (CUDA Compatibility, "minor version compatibility")."""
+def _cuda(needs: Needs, host: Host) -> Finding:
     has = f"{host.cuda or 'none'} by driver {host.nvidia_driver}"
-    here, there = _version(host.cuda), _version(wanted)
-    fits = bool(here) and here[0] >= there[0]
-    return Finding("cuda", fits, wanted, has, f"it needs driver {gpu.driver_for(f'{there[0]}.0')} or newer")
+    cards = [one.name for one in host.gpus]
+    fits = gpu.runs_cuda(needs.cuda, host.nvidia_driver, newer=needs.newer, cards=cards)
+    if fits and not gpu.runs_cuda(needs.cuda, host.nvidia_driver):
+        has += f", with the image's libraries of driver {needs.newer}"
+    first = gpu.driver_for(f"{needs.cuda.partition('.')[0]}.0")
+    return Finding("cuda", fits, needs.cuda, has, f"it needs driver {first} or newer")
 
 
 def _mpi(wanted: str, host: Host) -> Finding:

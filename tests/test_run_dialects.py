@@ -40,8 +40,9 @@ def dialect(request: pytest.FixtureRequest) -> Iterator[tuple[User, dict[str, di
         ids: dict[str, str] = {}
         for name in NAMES:
             golden = GOLDEN[name]
-            words = ["--name", name, *golden.options, *(["--after", ids[golden.after]] if golden.after else [])]
+            words = ["--name", name, *golden.options, *(word for one in golden.after for word in ("--after", ids[one]))]
             ids[name] = user.submit(*words, "--", "-c", golden.program, "sh", *golden.args, env=golden.env)
+        (user.home / "go").touch()
         found = {one["id"]: one for one in user.until(*ids.values())}
         yield user, {name: found[identity] for name, identity in ids.items()}
 

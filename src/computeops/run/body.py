@@ -14,6 +14,14 @@ NAME = "job.sh"
 _GRACE = 10
 """Seconds between the request to end and the end by force."""
 _CANNOT_START = 125
+_LOOK = 1
+"""Seconds between two looks at the memory of a job."""
+_SUM = (
+    "{ up[$1] = $2; kib[$1] = $3 } END { for (one in up) {"
+    " at = one; while (at in up && at != top && at != skip) at = up[at];"
+    ' if (at == top && one != top) { sum += kib[one]; all = all " " one } } print sum + 0 all }'
+)
+"""For awk: lines of process, parent and KiB become the sum of all below `top`, but not of `skip`, and their names."""
 
 
 def text(record: Record, *, number: str = "", launcher: Sequence[str] = (), guard: Sequence[Record] = ()) -> str:
@@ -36,8 +44,10 @@ def text(record: Record, *, number: str = "", launcher: Sequence[str] = (), guar
         *(['export COMPUTEOPS_TASK_ID="$co_task"'] if job.array else []),
         *(f"{succeeded(before)} || co_end dependency 1" for before in guard),
         *_files(record),
+        *_memory(job.memory),
         f"cd {shlex.quote(job.cwd)} || co_end {_CANNOT_START} {_CANNOT_START}",
         *_command([*launcher, *job.command], job.seconds, job.retries),
+        *(['[ ! -e "$co_exit.memory" ] || exit 137'] if job.memory else []),
         # Who ended the program is perhaps about to end this script too, and knows better why.
         "case $co_code in 130 | 137 | 143) sleep 1 ;; esac",
         'co_end "$co_code" "$co_code"',
@@ -63,6 +73,37 @@ def _files(record: Record) -> list[str]:
     opened = f"exec >{_path(out)} 2>{_path(err)} <{_path(record.job.stdin or '/dev/null')}"
     # A redirection of `exec` that fails would end the shell at once, without a trace.
     return [f"( {opened} ) || co_end {_CANNOT_START} {_CANNOT_START}", opened]
+
+
+def _memory(limit: int) -> list[str]:
+    """Return the watch over the memory of the program, in MiB, for schedulers that do not keep it themselves.
+
+    Pages that several processes share count once (Pss of proc_pid_smaps(5)); only what is near the limit is asked for
+    that. What a daemon starts for the program is not seen.
+    """
+    if not limit:
+        return []
+    kib = limit * 1024
+    tree = f'ps -eo pid=,ppid=,rss= 2>/dev/null | awk -v top=$$ -v skip="$co_me" {shlex.quote(_SUM)}'
+    pages = 'for one; do cat "/proc/$one/smaps_rollup"; done 2>/dev/null'
+    return [
+        "co_watch() {",
+        "co_me=$(exec sh -c 'echo $PPID')",
+        f"while sleep {_LOOK} && kill -0 $$; do",
+        f"set -- $({tree})",
+        f'[ "${{1:-0}}" -gt {kib} ] || continue',
+        "shift",
+        f"co_kib=$({pages} | awk '/^Pss:/ {{ sum += $2 }} END {{ print sum + 0 }}')",
+        f'[ "$co_kib" -gt {kib} ] || continue',
+        'mv -f "$co_exit.running" "$co_exit.memory" || : >"$co_exit.memory"',
+        'kill -KILL "$@"',
+        "return",
+        "done",
+        "}",
+        "co_watch >/dev/null 2>&1 </dev/null &",
+        "co_watcher=$!",
+        "trap 'kill $co_watcher 2>/dev/null' EXIT",
+    ]
 
 
 def _path(path: str) -> str:
@@ -91,6 +132,6 @@ def _again(lines: list[str], retries: int) -> list[str]:
         f"for co_try in $(seq 0 {retries}); do",
         'export COMPUTEOPS_ATTEMPT="$co_try"',
         *lines,
-        '[ "$co_code" != 0 ] || break',
+        '[ "$co_code" != 0 ] && [ ! -e "$co_exit.memory" ] || break',
         "done",
     ]

@@ -33,6 +33,7 @@ _FIRST, _MORE, _LENGTH = "abcdefghijkmnpqrstuvwxyz", "abcdefghijkmnpqrstuvwxyz23
 _WORDS = {
     "timeout": State(Phase.TIMEOUT, None, "its time was over"),
     "dependency": State(Phase.CANCELLED, None, "a job before it did not succeed"),
+    "memory": State(Phase.FAILED, 137, "it used more memory than it asked for"),
     "running": State(Phase.RUNNING),
 }
 """Ends, and one beginning, that are no exit code."""

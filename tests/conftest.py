@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ PROGRAMS = {
     "bubblewrap": ["bwrap"],
     "browser": ["chromium", "chromedriver"],
     "buildah": ["buildah"],
+    "docker": ["docker", "dockerd"],
     "gitlab_ci_local": ["gitlab-ci-local", "git"],
     "charliecloud": ["ch-run"],
     "gridengine": ["/usr/lib/gridengine/sge_qmaster", "qsub"],
@@ -26,12 +28,15 @@ PROGRAMS = {
     "kubernetes": ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"],
     "mmdebstrap": ["mmdebstrap"],
     "mpi": ["mpirun"],
+    "oci_conformance": ["oci-conformance"],
     "podman": ["podman"],
+    "podman_hpc": ["podman-hpc"],
     "postgresql": ["pg_ctlcluster"],
     "registry": ["docker-registry"],
     "rpm": ["rpm"],
     "skopeo": ["skopeo"],
     "slurm": ["/usr/sbin/slurmctld", "/usr/sbin/slurmd", "/usr/sbin/slurmdbd", "mariadbd", "munged", "sbatch"],
+    "udocker": ["udocker", "proot"],
     "x11": ["Xvfb", "xdpyinfo"],
     "squashfs": ["mksquashfs", "unsquashfs"],
 }
@@ -119,6 +124,31 @@ def scientist() -> Iterator[Scientist]:
         yield Scientist(home)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> Iterator[str]:
+    """The address of a Docker daemon of our own, with a store of its own, that the scientist may talk to."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a Docker daemon")
+    place = Path(tempfile.mkdtemp(prefix="dock-", dir="/tmp"))  # short: the path of a socket has at most 107 bytes
+    place.chmod(0o755)
+    words = ["--data-root", place / "data", "--exec-root", place / "exec", "--pidfile", place / "pid"]
+    words += ["--host", f"unix://{place}/sock", "--group", SCIENTIST, "--storage-driver", "vfs"]
+    words += ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+    with (place / "log").open("wb") as log:
+        daemon = subprocess.Popen(["dockerd", *words], stdout=log, stderr=log)
+    asked = ["docker", "--host", f"unix://{place}/sock", "version"]
+    try:
+        while subprocess.run(asked, capture_output=True, check=False).returncode:
+            assert daemon.poll() is None, (place / "log").read_text()
+            time.sleep(0.05)
+        yield f"unix://{place}/sock"
+    finally:
+        daemon.terminate()
+        daemon.wait(30)
+        subprocess.run(["umount", place / "exec/netns/default"], capture_output=True, check=False)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 ComputeOps = Callable[..., subprocess.CompletedProcess[bytes]]

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,24 @@ def python_of(prefix: tuple[str, ...]) -> tuple[str, str]:
     pytest.skip("the ordinary user can execute no Python that has the dependencies of computeops")
 
 
+def set_up(launch: "Launcher", engine: str, docker_host: Callable[[], str]) -> None:
+    """Give `launch` what an engine needs that keeps things of its own: all of it in the user's home."""
+    home = launch.home
+    if engine == "docker":
+        launch.extra["DOCKER_HOST"] = docker_host()
+    if engine == "podman-hpc":
+        places = {f"PODMANHPC_{name}": str(home / name.lower()) for name in ("GRAPH_ROOT", "RUN_ROOT", "CONFIG_HOME")}
+        launch.extra.update(places, SQUASH_DIR=str(home / "squash"))
+    if engine == "udocker":  # its own tools come from the network; Debian has the same
+        tools = home / "udocker_dir/lib"
+        tools.mkdir(parents=True)
+        (tools / "VERSION").write_text("1.2.11")
+        subprocess.run(["tar", "-C", home, "-czf", home / "tools.tgz", "udocker_dir"], check=True)
+        launch.scientist.own(home)
+        launch.scientist.run(["udocker", "install"], env={"UDOCKER_TARBALL": str(home / "tools.tgz")})
+        launch.extra["UDOCKER_USE_PROOT_EXECUTABLE"] = shutil.which("proot") or ""
+
+
 class Launcher:
     """`computeops` as an ordinary user with a cache of their own."""
 
@@ -79,13 +97,16 @@ class Launcher:
         self.scientist = scientist
         self.home: Path = scientist.home
         self.cache = self.home / ".cache/computeops"
+        self.extra: dict[str, str] = {}
         self._python, self._path = python_of(tuple(scientist.argv([])))
 
     def argv(self, *words: str | Path) -> list[str]:
         return self.scientist.argv([self._python, "-m", "computeops", *words])
 
     def env(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        return self.scientist.env({"PYTHONPATH": self._path, "PYTHONDONTWRITEBYTECODE": "1", **(more or {})})
+        return self.scientist.env(
+            {"PYTHONPATH": self._path, "PYTHONDONTWRITEBYTECODE": "1", **self.extra, **(more or {})}
+        )
 
     def __call__(
         self,

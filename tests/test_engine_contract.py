@@ -20,7 +20,12 @@ CONTRACT = [
     pytest.param("bubblewrap", marks=[pytest.mark.squashfs, pytest.mark.bubblewrap]),
     pytest.param("charliecloud", marks=[pytest.mark.squashfs, pytest.mark.charliecloud]),
     pytest.param("podman", marks=[pytest.mark.squashfs, pytest.mark.podman]),
+    pytest.param("docker", marks=[pytest.mark.squashfs, pytest.mark.docker]),
+    pytest.param("udocker", marks=[pytest.mark.squashfs, pytest.mark.udocker]),
 ]
+WRAPPERS = [pytest.param("podman-hpc", marks=[pytest.mark.squashfs, pytest.mark.podman, pytest.mark.podman_hpc])]
+"""Their options are another engine's: they are tried once."""
+every = pytest.mark.parametrize("run", CONTRACT, indirect=True)
 SCRIPT = """
 echo "env $COLOUR|$SHAPE|$HOST|$PATH"
 echo "cwd $(pwd)"
@@ -40,14 +45,13 @@ def built(tmp_path_factory) -> Path:
     return containers.image(tmp_path_factory.mktemp("image"))
 
 
-@pytest.fixture(params=CONTRACT)
+@pytest.fixture
 def run(request, scientist, built: Path):
-    """`computeops exec --engine E ... IMAGE sh -c SCRIPT`, or a skip where this machine lets that engine do nothing."""
-    if why := engine.available(request.param):
-        pytest.skip(why)
+    """`computeops exec --engine E ... IMAGE sh -c SCRIPT`."""
     shutil.copy(built, scientist.home / "small.sif")
     scientist.own(scientist.home)
     launcher = containers.Launcher(scientist)
+    containers.set_up(launcher, request.param, lambda: request.getfixturevalue("docker_host"))
 
     def call(script: str, *options: str | Path, **how):
         return launcher("exec", "--engine", request.param, *options, "small.sif", "/bin/sh", "-c", script, **how)
@@ -56,6 +60,7 @@ def run(request, scientist, built: Path):
     return call
 
 
+@pytest.mark.parametrize("run", [*CONTRACT, *WRAPPERS], indirect=True)
 def test_what_goes_in_and_comes_out(run) -> None:
     home = run.launcher.home
     data = home / "data"
@@ -81,14 +86,16 @@ def test_what_goes_in_and_comes_out(run) -> None:
     assert any(f":x:{user}:" in line for line in said)
 
 
+@every
 def test_the_image_stays_as_it_is(run) -> None:
     run("echo x > /new; echo x > /etc/passwd; echo x > /bin/new")
-    for path in run.launcher.cache.glob("trees/*/root"):
+    for path in (*run.launcher.cache.glob("trees/*/root"), *run.launcher.cache.glob("trees/*/sealed")):
         assert not (path / "new").exists()
         assert not (path / "bin/new").exists()
         assert "service:x:77" in (path / "etc/passwd").read_text()
 
 
+@every
 @pytest.mark.parametrize(
     ("options", "script", "ability"),
     [
@@ -108,6 +115,7 @@ def test_what_an_engine_cannot_do_is_refused_with_those_that_can(run, options: l
         assert b"these can: native" in done.stderr
 
 
+@every
 def test_it_ends_when_its_process_is_told_to(run) -> None:
     script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"
     argv = ["exec", "--engine", run.engine, "small.sif", "/bin/sh", "-c", script]
@@ -115,13 +123,13 @@ def test_it_ends_when_its_process_is_told_to(run) -> None:
         assert child.stdout.readline() == b"ready\n"
         child.send_signal(signal.SIGTERM)
         assert child.stdout.read() == b""
-        assert child.wait(20) == (9 if run.engine != "bubblewrap" else -signal.SIGTERM)
+        assert child.wait(20) == (9 if run.engine not in {"bubblewrap", "udocker"} else -signal.SIGTERM)
 
 
 def test_every_built_in_engine_says_what_it_can_do() -> None:
     for name in engine.names():
         one = engine.load(name)
         assert set(ABILITIES) >= one.CAN
-        assert {"sif", "tree"} >= one.TAKES
+        assert {"foreign tree", "sif", "tree"} >= one.TAKES
         assert isinstance(one.BRINGS_GPUS, bool)
         assert isinstance(one.available(), str)

@@ -24,6 +24,9 @@ _OWN = ("HOME", "LOGNAME", "USER", "USERNAME")
 """Variables that udocker sets itself."""
 _PLACES = ("/dev", "/etc/resolv.conf", "/proc", "/sys")
 """What udocker shows without being told."""
+_TRACED = "PROOT_NO_SECCOMP"
+"""Makes PRoot trace every system call. udocker's own does not need it; that of Debian loses binds without it."""
+_FOREIGN = "UDOCKER_USE_PROOT_EXECUTABLE"
 _SEALED = "sealed"
 _SECONDS = 20
 
@@ -33,7 +36,7 @@ def available() -> str:
     if proc.find("udocker") is None:
         return "udocker is not installed"
     with trial.root() as folder:
-        start = ["env", "UDOCKER_TARBALL=/nonexistent", *_start(), f"--volume={trial.USR}"]
+        start = ["env", "UDOCKER_TARBALL=/nonexistent", f"{_TRACED}=1", *_start(), f"--volume={trial.USR}"]
         done = proc.capture([*start, f"--location={folder}", _IMAGE, "/usr/bin/true"], timeout=_SECONDS)
     lines = (done.stderr + done.stdout).decode(errors="replace").strip().splitlines()
     said = next((line for line in lines if line.startswith("Error")), "")
@@ -90,7 +93,8 @@ def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple
     words = [*_ended(), *_start(), "--hostenv", f"--user={os.geteuid()}:{os.getegid()}", f"--env=PATH={env['PATH']}"]
     words += [_volume(bind) for bind in binds if bind.target not in _PLACES]
     words += [f"--workdir={start}", f"--location={image.path}", _IMAGE, *program]
-    return words, {**env, "PATH": environ.get("PATH", os.defpath)}
+    traced = {_TRACED: "1"} if _FOREIGN in environ else {}
+    return words, {**traced, **env, "PATH": environ.get("PATH", os.defpath)}
 
 
 def _ended() -> list[str]:

@@ -143,6 +143,16 @@ def _made(name: str, uri: str, folder: Path, place: Place) -> Material:
     return Material(name, uri, digest, size)
 
 
+def commit(address: str, commit: str, place: Place) -> Path:
+    """Return a tar file with the tree of one commit of a git repository, of which nothing is run or followed.
+
+    Raises:
+        NetworkError: the repository did not answer, or has no such commit.
+    """
+    made = _made("tree.tar", f"git+{address}@{commit}", place.work, place)
+    return place.cache / "sources" / made.digest.hex
+
+
 def _path(source: PathSource, folder: Path, place: Place) -> Material:
     target = folder / source.path
     name = target.resolve().name + (".tar" if target.is_dir() else "")

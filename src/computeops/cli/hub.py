@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from computeops.cli import hub_accounts, hub_advisories, hub_care
+from computeops.cli import hub_accounts, hub_advisories, hub_care, hub_worker
 from computeops.cli.output import Progress, emit, json_option
 from computeops.config import Settings
 from computeops.errors import CHECK_FAILED, UsageError
@@ -31,6 +31,8 @@ for _command in (
     hub_accounts.token_command,
     hub_accounts.user_command,
     hub_accounts.webhook_command,
+    hub_worker.worker_command,
+    hub_worker.workers_command,
     *hub_advisories.COMMANDS,
     *hub_care.COMMANDS,
 ):

@@ -18,6 +18,7 @@ from computeops.hub.contents import File
 from computeops.hub.details import Details
 from computeops.hub.etag import tagged
 from computeops.hub.listed import Item, Listed
+from computeops.hub.pipelines import doors
 from computeops.hub.state import Hub
 from computeops.limits import LIMITS
 
@@ -225,7 +226,7 @@ def openapi() -> dict[str, Any]:
         _parameter("arch", "OCI architecture; without it, amd64 where there is one."),
     ]
     release_parameters[0]["description"] = "`collection/name`."
-    managed = manage.paths(schemas)
+    managed = {**manage.paths(schemas), **doors.paths(schemas)}
     return {
         "openapi": "3.1.0",
         "info": {"title": "ComputeOps hub", "version": __version__, "description": __doc__},

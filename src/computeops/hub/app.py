@@ -5,6 +5,7 @@
     /v1/... /v2/imagefile/... /version    library    the Library API of Apptainer and SingularityCE
     /pks/...                              keys       HKP
     /api/v1/...                           api        our own JSON
+    /api/v1/pipelines/... /-/pipelines    pipelines  what is built here; /api/v1/work is for workers, /hooks for pushes
     /auth/publish                         publishing push tokens for CI
     /auth/login/... /auth/callback/...    signin     people sign in and out
     /auth/tokens /auth/collections/...    account_pages  their tokens and collections, and the audit log
@@ -47,6 +48,10 @@ _DOORS = (
     "multipart",  # before the library, whose last routes take any name
     "library",
     "keys",
+    "pipelines.work",
+    "pipelines.hooks",
+    "pipelines.doors",  # before `manage`, whose last route takes any name
+    "pipelines.pages",
     "manage",
     "health",
     "api",

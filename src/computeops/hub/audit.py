@@ -22,6 +22,8 @@ _TEXT = 500
 _NOTE = "computeops.note"
 _QUESTIONS = ("/auth/token", "/v1/entities", "/v1/collections", "/v1/containers")
 """Paths to which a POST changes nothing."""
+_WORK = "/api/v1/work/"
+"""Where workers report every second; what is worth a line there has a note."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,8 @@ def entry(scope: Mapping[str, Any], caller: Caller, status: int) -> Entry | None
     if method in READING or path in _QUESTIONS or (status >= 400 and not caller.name):
         return None
     if "/blobs/uploads" in path and status in {202, 204, 416}:
+        return None
+    if path.startswith(_WORK) and _NOTE not in scope:
         return None
     client = scope.get("client") or ("",)
     action = f"{method} {scope.get(_NOTE, '')}".strip()

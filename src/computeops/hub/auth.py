@@ -37,7 +37,7 @@ ACTIONS = ("pull", "push", "delete", "manage")
 ROLES = ("reader", "contributor", "maintainer", "owner")
 """Of people in a collection, each including those before."""
 _LEAST = {"pull": "reader", "push": "contributor", "delete": "maintainer", "manage": "owner"}
-OPERATOR, PERSONAL, ROBOT, CI, BROWSER = KINDS = ("operator", "personal", "robot", "ci", "browser")
+OPERATOR, PERSONAL, ROBOT, CI, BROWSER, WORKER = KINDS = ("operator", "personal", "robot", "ci", "browser", "worker")
 EVERYTHING = "manage:*"
 SESSION_SECONDS = 3600
 _SESSION = "copss."

@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from computeops.errors import ComputeOpsError, NotFoundError, StorageError
 from computeops.hub import migrations, records
 from computeops.hub.dialects import Dialect, open_dialect, told
+from computeops.hub.pipelines import tables as _of_pipelines  # noqa: F401  its tables are of the same index
 from computeops.hub.schema import Sorted as _Sorted
 from computeops.hub.schema import metadata
 from computeops.hub.storage import Storage, blob_key

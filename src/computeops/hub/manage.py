@@ -336,9 +336,9 @@ OPERATIONS = (
 )
 
 
-def routes(hub: Hub) -> list[Route]:
-    """Return the routes of this door."""
-    return [Route(one.path, _endpoint(hub, one), methods=[one.method]) for one in OPERATIONS]
+def routes(hub: Hub, operations: Sequence[Operation] = OPERATIONS) -> list[Route]:
+    """Return the routes of this door, or of another with `operations` of its own."""
+    return [Route(one.path, _endpoint(hub, one), methods=[one.method]) for one in operations]
 
 
 def _endpoint(hub: Hub, operation: Operation) -> Any:
@@ -382,14 +382,14 @@ def _do(operation: Operation, asked: Asked) -> Any:
     return operation.do(asked)
 
 
-def paths(components: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the OpenAPI paths of this door, and add their schemas to `components`."""
-    kinds = [kind for one in OPERATIONS for kind in (one.answer, one.body) if kind is not None]
+def paths(components: dict[str, Any], operations: Sequence[Operation] = OPERATIONS) -> dict[str, dict[str, Any]]:
+    """Return the OpenAPI paths of `operations`, and add their schemas to `components`."""
+    kinds = [kind for one in operations for kind in (one.answer, one.body) if kind is not None]
     schemas, known = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     components.update(known)
     by_kind = {str(kind): schema for kind, schema in zip(kinds, schemas, strict=True)}
     found: dict[str, dict[str, Any]] = {}
-    for one in OPERATIONS:
+    for one in operations:
         path = one.path.replace(":path", "")
         found.setdefault(path, {})[one.method.lower()] = _described(one, path, by_kind)
     return found

@@ -8,7 +8,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})+")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 LENGTH = 255
-RESERVED = frozenset({"api", "assets", "auth", "imagefile", "pks", "static", "tags", "v1", "v2", "version"})
+RESERVED = frozenset({"api", "assets", "auth", "hooks", "imagefile", "pks", "static", "tags", "v1", "v2", "version"})
 """First components that repositories cannot have, because the hub's own paths begin with them."""
 
 

@@ -89,6 +89,37 @@ class Proxy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """File with the login, as `computeops login` or `docker login` writes it; begins at the folder of the hub."""
 
 
+class Pipelines(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the hub's workers build, and how much one build may take: the table `[pipelines]`."""
+
+    at_once: Annotated[int, Meta(ge=1)] = 2
+    """How many pipelines of one collection run at the same time."""
+    waiting: Annotated[int, Meta(ge=1)] = 1000
+    """How many of one collection may wait."""
+    seconds: Annotated[int, Meta(ge=1)] = 6 * 3600
+    """How long one step of a build may take."""
+    memory: Annotated[int, Meta(ge=16)] = 16 * 1024
+    """MiB that all processes of a build may have together."""
+    disk: Annotated[int, Meta(ge=1)] = 64 * 1024
+    """MiB that a build may write."""
+    processes: Annotated[int, Meta(ge=16)] = 4096
+    """Processes and threads of one build."""
+    log_bytes: Annotated[int, Meta(ge=1024)] = 16 * 1024 * 1024
+    """How much of what a build prints is kept."""
+    network: bool = False
+    """Whether recipes may have `network = true`: their build files then reach the network. Off: only sources do."""
+    git: tuple[Line, ...] = ("*",)
+    """Machines whose git repositories may be built: `git.example.org`, `*.example.org`; `*`: every public one."""
+    private_addresses: bool = False
+    """Whether sources may come from machines of the own network, also without TLS. Off: only from public addresses."""
+    lease_seconds: Annotated[int, Meta(ge=1)] = 120
+    """How long a worker may be silent until another one gets its pipeline."""
+    rebuild_days: Annotated[int, Meta(ge=0)] = 0
+    """After how many days a release is rebuilt once more to see whether it still can be; 0: never."""
+    keep_days: Annotated[int, Meta(ge=1)] = 365
+    """How long the logs of pipelines that have ended are kept."""
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of a hub."""
 
@@ -124,6 +155,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many requests of one caller are answered at the same time."""
     trusted_proxies: tuple[Line, ...] = ()
     """Addresses of the proxies in front, whose `X-Forwarded-For` says who asks."""
+    pipelines: Pipelines = Pipelines()
     inventory: bool = True
     """Whether the packages of each image that is pushed are listed, by a process of its own after the push."""
     advisories: Line = ""

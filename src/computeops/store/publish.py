@@ -52,11 +52,18 @@ class _Image:
 
 
 def push(
-    release: Release, reference: Reference, registry: Registry, *, progress: Progress = lambda _: None, epoch: int = 0
+    release: Release,
+    reference: Reference,
+    registry: Registry,
+    *,
+    progress: Progress = lambda _: None,
+    epoch: int = 0,
+    named: bool = True,
 ) -> Digest:
     """Publish `release` as `reference`, and return the digest of its image manifest.
 
-    `epoch`: the time of files where a SIF without an OCI layout beside it has to be converted.
+    `epoch`: the time of files where a SIF without an OCI layout beside it has to be converted. `named`: whether it gets
+    its tag; without one, only who knows its digest finds it.
 
     Raises:
         ConflictError: that version is another image already.
@@ -79,9 +86,27 @@ def push(
     repository = reference.repository
     registry.push_manifest(repository, image.body, image.media_type)
     _refer(registry, repository, image.digest, artifacts)
-    registry.push_manifest(repository, image.body, image.media_type, tag(reference))
-    _name_sif(registry, reference, artifacts)
+    if named:
+        registry.push_manifest(repository, image.body, image.media_type, tag(reference))
+        _name_sif(registry, reference, artifacts)
     return image.digest
+
+
+def attach(release: Release, reference: Reference, registry: Registry) -> None:
+    """Add the evidence beside `release` to its image in the registry, which `reference` names by its digest.
+
+    Raises:
+        NotFoundError: it is not there.
+        UsageError: `reference` has no digest.
+    """
+    if reference.digest is None:
+        raise UsageError(f"{reference} has no digest", hint="write collection/name@sha256:...")
+    there = registry.resolve(reference.repository, str(reference.digest))
+    subject = {"mediaType": there.media_type, "digest": str(there.digest), "size": len(there.body)}
+    artifacts = list(_evidence(release, subject))
+    blobs = {digest: data for one in artifacts for digest, data in one.blobs.items()}
+    _push_blobs(registry, reference.repository, blobs, lambda _: None)
+    _refer(registry, reference.repository, there.digest, artifacts)
 
 
 def _layout(release: Release, stack: contextlib.ExitStack, epoch: int) -> Path:
@@ -129,6 +154,10 @@ def _artifacts(release: Release, image: _Image) -> Iterator[_Artifact]:
     for part, artifact_type in (("recipe", oci.RECIPE_ARTIFACT), ("sources", oci.SOURCES_ARTIFACT)):
         if found := release.files(part):
             yield _artifact(subject, artifact_type, found.items())
+    yield from _evidence(release, subject)
+
+
+def _evidence(release: Release, subject: Mapping[str, Any]) -> Iterator[_Artifact]:
     for (name, path), signed in zip(release.files("evidence").items(), release.evidence(), strict=True):
         statement = oci.document(signed.payload)
         kind = {oci.PREDICATE_TYPE: str(statement.get("predicateType", ""))}

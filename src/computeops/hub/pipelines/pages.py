@@ -1,0 +1,106 @@
+"""What the portal shows of pipelines: a list, and one with its steps and its log, which comes anew while it runs."""
+
+from asyncio import to_thread
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from computeops.errors import NotFoundError, UsageError
+from computeops.hub import audit, browser, pages, roles
+from computeops.hub.auth import Caller
+from computeops.hub.pipelines import start, view
+from computeops.hub.pipelines.words import CANCELLED, ENDED, FAILED
+from computeops.hub.state import Hub
+
+_PAGE = 50
+_LOG_BYTES = 128 * 1024
+_FRESH_SECONDS = 3
+_HERE = "/-/pipelines"
+
+
+def routes(hub: Hub) -> list[Route]:
+    """Return the routes of this door."""
+
+    async def everything(request: Request) -> Response:
+        return await to_thread(_list, hub, request)
+
+    async def one(request: Request) -> Response:
+        if request.method == "POST":
+            return await _change(hub, request)
+        return await to_thread(_show, hub, request)
+
+    return [
+        Route(_HERE, everything, methods=["GET"]),
+        Route(f"{_HERE}/{{pipeline}}", one, methods=["GET", "POST"]),
+    ]
+
+
+def _known(hub: Hub, request: Request) -> Caller:
+    """Return who asks.
+
+    Raises:
+        LoginError: nobody in particular.
+    """
+    caller = browser.caller(hub, request)
+    if not caller.name:
+        raise roles.refused(caller, "see pipelines")
+    return caller
+
+
+def _list(hub: Hub, request: Request) -> Response:
+    caller, asked = _known(hub, request), request.query_params
+    before = asked.get("before", "0")
+    if not (before.isascii() and before.isdigit() and len(before) < 18):
+        raise UsageError(f"before is a number, not {before[:40]!r}")
+    found = view.entries(
+        hub.database, caller, repository=asked.get("repository", ""), before=int(before), limit=_PAGE + 1
+    )
+    shown: dict[str, Any] = {
+        "title": "Pipelines",
+        "pipelines": found[:_PAGE],
+        "repository": asked.get("repository", ""),
+    }
+    shown["more"] = found[_PAGE - 1].id if len(found) > _PAGE else 0
+    return pages.own_page(hub, request, "pipelines.html", shown)
+
+
+def _show(hub: Hub, request: Request) -> Response:
+    caller = _known(hub, request)
+    found = view.show(hub, caller, _number(request))
+    log = view.log(hub, caller, found.id, max(0, found.log_bytes - _LOG_BYTES))
+    shown = {
+        "title": f"Pipeline {found.id}",
+        "pipeline": found,
+        "log": log,
+        "fresh": 0 if found.state in ENDED else _FRESH_SECONDS,
+        "may": hub.admit(caller, "push", found.repository),
+        "ended": found.state in ENDED,
+        "again": found.state in {FAILED, CANCELLED},
+    }
+    answer = pages.own_page(hub, request, "pipeline.html", shown)
+    if shown["fresh"]:
+        answer.headers["Refresh"] = str(_FRESH_SECONDS)
+    return answer
+
+
+async def _change(hub: Hub, request: Request) -> Response:
+    fields = await browser.form(hub, request)
+    caller = await to_thread(_known, hub, request)
+    found = await to_thread(view.show, hub, caller, _number(request))
+    do = {"cancel": start.cancel, "retry": start.retry}.get(fields.get("do", ""))
+    if do is None:
+        raise UsageError("unknown form", hint="open the page again")
+    if not await to_thread(hub.admit, caller, "push", found.repository):
+        raise roles.refused(caller, f"change the pipelines of {found.repository}")
+    audit.note(request.scope, f"{fields['do']} pipeline {found.id}")
+    await to_thread(do, hub, found.id)
+    return pages.see_other(f"{_HERE}/{found.id}")
+
+
+def _number(request: Request) -> int:
+    text = request.path_params["pipeline"]
+    if not (text.isascii() and text.isdigit() and len(text) < 18):
+        raise NotFoundError("there is no such page here")
+    return int(text)

@@ -1,0 +1,52 @@
+"""From where the sources of strangers may come: the web, and what lies in their own folder; nothing of this machine."""
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from computeops.errors import DeniedError, NetworkError
+from computeops.hub.outside import is_public
+
+_WEB = frozenset({"https", "http"})
+
+
+def require(uris: Iterable[str], *, private: bool, own: Iterable[str] = ()) -> None:
+    """Refuse addresses that a stranger's recipe or lock may not name; `own` are those that the worker itself chose.
+
+    Raises:
+        DeniedError: a file of this machine, or a machine of the own network unless `private`.
+        NetworkError: a name leads nowhere.
+    """
+    mine = tuple(f"{one.rstrip('/')}/" for one in own if one)
+    hosts = set[str]()
+    for uri in uris:
+        scheme, _, rest = uri.removeprefix("git+").partition(":")
+        if scheme == "path" or (mine and _is_own(uri, mine)):
+            continue
+        if scheme in {"docker", "oci", "localimage"} and not rest.startswith("/"):
+            continue  # the builders look at these: registries, and what lies beside the recipe
+        if scheme not in _WEB:
+            raise DeniedError(f"a pipeline takes nothing from {uri[:200]}", hint="name an https address")
+        hosts.add(urlsplit(uri.removeprefix("git+")).hostname or "")
+    if not private:
+        for host in sorted(hosts):
+            _require_public(host)
+
+
+def _is_own(uri: str, mine: tuple[str, ...]) -> bool:
+    path = uri.partition(":")[2].removeprefix("//")
+    return ".." not in path.split("/") and any(
+        uri.startswith(one) or path.startswith(one.partition(":")[2].removeprefix("//")) for one in mine
+    )
+
+
+def _require_public(host: str) -> None:
+    try:
+        found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise NetworkError(f"the name {host[:200]} leads nowhere") from None
+    for one in found:
+        address = str(one[4][0]).partition("%")[0]
+        if not is_public(ipaddress.ip_address(address)):
+            raise DeniedError(f"{host[:200]} leads to {address}, which is not a public address")

@@ -1,0 +1,200 @@
+"""One step in a child process that is watched: its time, memory, processes and disk; all that it began ends with it.
+
+The kernel bounds each process by itself (setrlimit); that all of them together stay in bounds is looked at twice a
+second. A child whose parents died is a child of this process (PR_SET_CHILD_SUBREAPER), so none gets lost. Where the
+scheduler has cgroups, it bounds the whole job besides.
+"""
+
+import contextlib
+import ctypes
+import os
+import resource
+import select
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from computeops.hub.pipelines.words import Bounds
+
+_SUBREAPER = 36  # linux/prctl.h
+_MIB = 1024 * 1024
+_PAGE = resource.getpagesize()
+_TICK_SECONDS = 0.1
+_LOOK_SECONDS = 0.5
+_FLOOR_BYTES = 256 * _MIB
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def run(
+    step: Callable[[], None], log: Path, folder: Path, bounds: Bounds, tick: Callable[[], None] = lambda: None
+) -> tuple[int, str]:
+    """Do `step` in a child whose output goes to `log`; return its exit code, and why it was ended, if it was.
+
+    `tick` is called ten times a second. `folder` is where it may write.
+    """
+    _LIBC.prctl(_SUBREAPER, 1, 0, 0, 0)
+    child = os.fork()
+    if child == 0:
+        _child(step, log, bounds)
+    watch = os.pidfd_open(child)
+    try:
+        reason = _watch(watch, child, folder, bounds, tick)
+    finally:
+        os.close(watch)
+        _end_all()
+        tick()
+    return os.waitstatus_to_exitcode(_reap(child)), reason
+
+
+def _child(step: Callable[[], None], log: Path, bounds: Bounds) -> None:
+    """Become the leader of a session within bounds, do the step, and end without going back."""
+    code = 1
+    try:
+        os.setsid()
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for stream in (1, 2):
+            os.dup2(out, stream)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        _bound(resource.RLIMIT_CORE, 0)
+        _bound(resource.RLIMIT_FSIZE, bounds.disk * _MIB)
+        _bound(resource.RLIMIT_DATA, bounds.memory * _MIB)
+        _bound(resource.RLIMIT_NPROC, bounds.processes + _own_processes())
+        step()
+        code = 0
+    finally:
+        with contextlib.suppress(OSError):
+            os.write(2, b"")
+        os._exit(code)
+
+
+def _bound(what: int, value: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    new = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(what, (new, new))
+
+
+def _watch(watch: int, child: int, folder: Path, bounds: Bounds, tick: Callable[[], None]) -> str:
+    """Return why the child must end; empty: it ended by itself."""
+    began = looked = time.monotonic()
+    measured, pause = 0.0, _LOOK_SECONDS
+    while True:
+        if select.select([watch], [], [], _TICK_SECONDS)[0]:
+            return ""
+        tick()
+        now = time.monotonic()
+        if now - began > bounds.seconds:
+            return f"it took longer than {bounds.seconds} seconds"
+        if now - looked < _LOOK_SECONDS:
+            continue
+        looked = now
+        if reason := _too_many(child, bounds):
+            return reason
+        if now - measured > pause:
+            if reason := _too_large(folder, bounds):
+                return reason
+            measured = time.monotonic()
+            pause = max(_LOOK_SECONDS, 10 * (measured - now))  # a look at many files costs at most a tenth
+
+
+def _too_many(child: int, bounds: Bounds) -> str:
+    found = list(_descendants(os.getpid()))
+    if len(found) > bounds.processes:
+        return f"it has more than {bounds.processes} processes"
+    memory = sum(_memory(pid) for pid in {child, *found})
+    if memory > bounds.memory * _MIB:
+        return f"it uses more than {bounds.memory} MiB of memory"
+    return ""
+
+
+def _too_large(folder: Path, bounds: Bounds) -> str:
+    most = bounds.disk * _MIB
+    if _size(folder, most) > most:
+        return f"it wrote more than {bounds.disk} MiB"
+    if shutil.disk_usage(folder).free < _FLOOR_BYTES:
+        return "the disk of the worker is full"
+    return ""
+
+
+def _size(folder: Path, most: int) -> int:
+    """Return how many bytes the files below `folder` take, as far as they can be seen and are no more than `most`."""
+    total, waiting = 0, [str(folder)]
+    while waiting and total <= most:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
+
+
+def _memory(pid: int) -> int:
+    """Return the bytes that a process has for itself (proc(5), statm)."""
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except (OSError, ValueError):
+        return 0
+    return max(0, int(resident) - int(shared)) * _PAGE
+
+
+def _processes() -> Iterator[tuple[int, int, int]]:
+    """Yield number, parent and threads of all processes (proc(5), stat)."""
+    for name in os.listdir("/proc"):  # noqa: PTH208  no Path for each of many
+        if name.isdigit():
+            try:
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] not in {"Z", "X"}:
+                yield int(name), int(fields[1]), int(fields[17])
+
+
+def _descendants(root: int) -> Iterator[int]:
+    """Yield the processes below `root`, each as often as it has threads."""
+    below: dict[int, list[tuple[int, int]]] = {}
+    for pid, parent, threads in _processes():
+        below.setdefault(parent, []).append((pid, threads))
+    waiting = [root]
+    while waiting:
+        for pid, threads in below.get(waiting.pop(), ()):
+            waiting.append(pid)
+            yield from [pid] * threads
+
+
+def _own_processes() -> int:
+    """Return how many processes and threads this user has, whom the kernel counts together with the new ones."""
+    mine, count = os.getuid(), 0
+    for pid, _, threads in _processes():
+        with contextlib.suppress(OSError):
+            count += threads if Path(f"/proc/{pid}").stat().st_uid == mine else 0
+    return count
+
+
+def _end_all() -> None:
+    """Kill all that is below this process; first they are stopped, so that none begins another one meanwhile."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        seen = set[int]()
+        while new := set(_descendants(os.getpid())) - seen:
+            seen |= new
+            for pid in new:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+            if number == signal.SIGKILL and len(seen) > 1_000_000:
+                return
+    for _ in range(100):
+        if not any(True for _ in _descendants(os.getpid())):
+            return
+        time.sleep(0.01)
+
+
+def _reap(child: int) -> int:
+    """Collect what ended, and return how `child` did."""
+    status = os.waitpid(child, 0)[1]
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    return status

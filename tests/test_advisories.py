@@ -299,6 +299,93 @@ def test_alpines_secdb_names_fixes_and_what_was_never_affected(tmp_path: Path) -
     ]
 
 
+def csaf(status: dict[str, list[str]], remediations: list[dict[str, Any]]) -> bytes:
+    """A VEX document as Red Hat publishes it: curl of two releases, an extended one, and of a module."""
+    releases = {"AppStream-9": "a:redhat:enterprise_linux:9::appstream", "9.0.EUS": "a:redhat:rhel_eus:9.0::appstream"}
+    releases |= {"rhel_8": "o:redhat:enterprise_linux:8", "jbcs": "a:redhat:jboss_core_services:1"}
+    rpms = {
+        "curl-0:7.76.1-26.el9_3.2.x86_64": "pkg:rpm/redhat/curl@7.76.1-26.el9_3.2?arch=x86_64",
+        "curl-0:7.76.1-14.el9_0.9.x86_64": "pkg:rpm/redhat/curl@7.76.1-14.el9_0.9?arch=x86_64",
+        "curl-0:7.76.1-26.el9_3.2.src": "pkg:rpm/redhat/curl@7.76.1-26.el9_3.2?arch=src",
+        "bind-32:9.16-1.el9.x86_64": "pkg:rpm/redhat/bind@9.16-1.el9?arch=x86_64&epoch=32",
+    }
+    helpers = [
+        {"product_id": id_, "product_identification_helper": {"cpe": f"cpe:/{cpe}"}} for id_, cpe in releases.items()
+    ]
+    helpers += [{"product_id": id_, "product_identification_helper": {"purl": purl}} for id_, purl in rpms.items()]
+    parts = [(release, rpm) for release in releases for rpm in (*rpms, "curl", "wget")]
+    tree = {
+        "branches": [{"category": "vendor", "name": "Red Hat", "branches": [{"product": one} for one in helpers]}],
+        "relationships": [
+            {
+                "category": "default_component_of",
+                "full_product_name": {"product_id": f"{release}:{rpm}", "name": "x"},
+                "product_reference": rpm,
+                "relates_to_product_reference": release,
+            }
+            for release, rpm in parts
+        ],
+    }
+    vulnerability = {
+        "cve": "CVE-2026-1001",
+        "title": "curl: a fault",
+        "product_status": status,
+        "remediations": remediations,
+        "threats": [{"category": "impact", "details": "Important"}],
+        "scores": [{"cvss_v3": {"vectorString": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}, "products": []}],
+    }
+    tracking = {"current_release_date": "2026-11-17T12:00:00+00:00", "id": "CVE-2026-1001"}
+    document = {"document": {"tracking": tracking}, "product_tree": tree, "vulnerabilities": [vulnerability]}
+    return json.dumps(document).encode()
+
+
+def test_red_hats_documents_say_what_is_repaired_by_which_update_and_what_never_will_be(tmp_path: Path) -> None:
+    status = {
+        "fixed": [
+            *("AppStream-9:curl-0:7.76.1-26.el9_3.2.x86_64", "AppStream-9:curl-0:7.76.1-26.el9_3.2.src"),
+            *("9.0.EUS:curl-0:7.76.1-14.el9_0.9.x86_64", "AppStream-9:bind-32:9.16-1.el9.x86_64"),
+            "jbcs:curl-0:7.76.1-26.el9_3.2.x86_64",
+        ],
+        "known_affected": ["rhel_8:curl"],
+        "known_not_affected": ["rhel_8:wget", "AppStream-9:bind-32:9.16-1.el9.x86_64"],
+    }
+    url = "https://access.redhat.com/errata/RHSA-2026:100"
+    remediations = [
+        {"category": "vendor_fix", "url": f"{url}1", "product_ids": [status["fixed"][0], status["fixed"][3]]},
+        {"category": "vendor_fix", "url": f"{url}2", "product_ids": [status["fixed"][2], status["fixed"][4]]},
+        {"category": "no_fix_planned", "details": "Will not fix", "product_ids": ["rhel_8:curl"]},
+    ]
+    archive = tmp_path / "mirror/redhat/vex.tar.zst"
+    archive.parent.mkdir(parents=True)
+    with zstd.open(archive, "wb") as packed, tarfile.open(fileobj=packed, mode="w|") as tar:
+        data = csaf(status, remediations)
+        member = tarfile.TarInfo("2026/cve-2026-1001.json")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    path = tmp_path / "index.sqlite"
+    update(path, mirror=str(tmp_path / "mirror"), now=NOW)
+    assert hits(path, "Red Hat:8", "curl", "7.61.1-1.el8") == [("CVE-2026-1001", "", State.WILL_NOT_FIX)]
+    assert hits(path, "Red Hat:8", "wget", "1") == [("CVE-2026-1001", "", State.NOT_AFFECTED)]
+    assert hits(path, "Red Hat:9", "curl", "7.76.1-14.el9_0.5") == [
+        ("RHSA-2026:1001", "7.76.1-26.el9_3.2", State.AFFECTED),
+        ("RHSA-2026:1002", "7.76.1-14.el9_0.9", State.AFFECTED),
+    ]
+    assert hits(path, "Red Hat:9", "curl", "7.76.1-26.el9_3.2") == []
+    assert hits(path, "Red Hat:9", "bind", "32:9.15-1.el9") == [("RHSA-2026:1001", "32:9.16-1.el9", State.AFFECTED)]
+    with Index(path) as index:
+        notice = index.notice(next(index.hits(index.package("Red Hat:8", "curl") or 0, b"\xff")).advisory)
+    assert (notice.severity, notice.score, notice.modified) == ("high", 9.8, feeds.MODIFIED)
+
+
+@pytest.mark.parametrize("content", [b"nonsense", b"\x28\xb5\x2f\xfdnonsense", zstd.compress(b"x" * 2000), b""])
+def test_what_is_no_archive_of_red_hats_documents_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = load(tmp_path, feeds.osv("DSA-1-1"))
+    (tmp_path / "mirror/redhat").mkdir()
+    (tmp_path / "mirror/redhat/vex.tar.zst").write_bytes(content)
+    said = update(path, ["redhat", "osv/Debian"], mirror=str(tmp_path / "mirror"), now=NOW)
+    assert [one.done for one in said] == ["refused", "unchanged"]
+
+
 def test_facts_about_vulnerabilities(tmp_path: Path) -> None:
     mirror = tmp_path / "mirror"
     vector = "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"

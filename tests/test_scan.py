@@ -563,6 +563,55 @@ def test_a_suite_is_as_new_as_itself_and_older_than_its_updates(tmp_path: Path) 
     assert (updated.compared, len(updated.changes)) == (50, 10)
 
 
+# ------------------------------------------------------------------ packages that are known elsewhere by another name
+
+
+def borrowed(tmp_path: Path, *packages: tuple[str, str, str]) -> Scan:
+    """A scan of packages of conda, Spack and Guix: type, name and version of each."""
+    mirror = tmp_path / "mirror"
+    python = [{"introduced": "0"}, {"fixed": "2.6.0"}]
+    feeds.write_zip(mirror / "osv/PyPI/all.zip", [feeds.osv("PYSEC-1", "PyPI", "torch", python)])
+    feeds.write_zip(mirror / "osv/CRAN/all.zip", [feeds.osv("RSEC-1", "CRAN", "XML", [{"introduced": "0"}])])
+    hdf5 = [{"introduced": "0"}, {"fixed": "1.14.3+0"}]
+    feeds.write_zip(mirror / "osv/Julia/all.zip", [feeds.osv("JLSEC-1", "Julia", "HDF5_jll", hdf5)])
+    feeds.write(mirror / "names/conda-forge.json", {"pytorch": ["torch"], "hdf5": None, "zlib": None, "torch": "other"})
+    update(tmp_path / "borrowed.sqlite", mirror=str(mirror), now=NOW)
+    found = tuple(
+        Package(kind, name, version, f"pkg:{kind}/{name}@{version}", name) for kind, name, version in packages
+    )
+    with Index(tmp_path / "borrowed.sqlite") as index:
+        return scanning.scan(SUBJECTS, Inventory(System(), found), index, now=NOW, stale_days=7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "old", "new", "said"),
+    [
+        ("conda", "pytorch", "2.1.0", "2.6.0", "PYSEC-1 probable"),
+        ("spack", "py-torch", "2.1.0", "2.6.0", "PYSEC-1 probable"),
+        ("guix", "python-torch", "2.1.0", "2.6.0", "PYSEC-1 probable"),
+        ("nix", "python3.11-torch", "2.1.0", "2.6.0", "PYSEC-1 probable"),
+        ("conda", "hdf5", "1.14.2", "1.14.3", "JLSEC-1 upstream version"),
+        ("spack", "hdf5", "1.14.2", "1.14.3", "JLSEC-1 upstream version"),
+    ],
+)
+def test_who_publishes_nothing_is_judged_by_others_and_not_as_sure(
+    tmp_path: Path, kind: str, name: str, old: str, new: str, said: str
+) -> None:
+    (finding,) = borrowed(tmp_path, (kind, name, old)).findings
+    assert f"{finding.id} {finding.confidence}" == said
+    assert borrowed(tmp_path, (kind, name, new)).verdict is Verdict.CLEAN
+
+
+def test_a_package_of_r_is_known_by_a_name_in_other_letters(tmp_path: Path) -> None:
+    assert [one.id for one in borrowed(tmp_path, ("conda", "r-xml", "3.99")).findings] == ["RSEC-1"]
+
+
+def test_who_is_known_to_nobody_is_a_gap_and_equal_names_are_no_proof(tmp_path: Path) -> None:
+    scan = borrowed(tmp_path, ("conda", "zlib", "1.2.13"), ("conda", "torch", "0.1"))
+    assert scan.findings == ()  # `torch` of conda is another package: the map says so
+    assert [gap.what for gap in scan.gaps] == ["1 packages"]
+
+
 # ------------------------------------------------------------------ the verb
 
 STATUS = """\

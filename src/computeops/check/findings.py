@@ -28,6 +28,9 @@ class Confidence(StrEnum):
     PROBABLE = "probable"
     """By a package of nearly the same name, or of the distribution that this one is rebuilt from."""
 
+    UPSTREAM = "upstream version"
+    """By what the upstream says of its own versions: who packaged it may have repaired it under the same one."""
+
 
 class Verdict(StrEnum):
     """What a scan says in one word."""

@@ -8,11 +8,13 @@ its files: then the distribution has repaired it under a version of its own.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from computeops.check.advisories import cvss
 from computeops.check.advisories.ecosystem import by_binary_name, name_of, of_kind, of_system, scheme
 from computeops.check.advisories.lookup import Facts, Hit, Index, Notice, Said, merged
 from computeops.check.advisories.model import State
+from computeops.check.advisories.names import BORROWED, Elsewhere, by_rule, by_upstream
 from computeops.check.advisories.osv import key_function
 from computeops.check.findings import Confidence, Finding, rank
 from computeops.check.inventory import Inventory, Package
@@ -28,6 +30,8 @@ _QUIET_STATES = {
     State.UNDER_INVESTIGATION: "under investigation",
 }
 _NOTHING = Facts()
+_MIXED_CASE = frozenset({"CRAN", "Bioconductor", "Julia"})
+_LAST_BUILD = 10**9
 _VENDOR_PREFIXES = ("CVE-", "DEBIAN-CVE-", "UBUNTU-CVE-", "ALPINE-CVE-", "TEMP-")
 
 
@@ -56,9 +60,13 @@ class Matcher:
         self._numbers: dict[tuple[str, str], int | None] = {}
         self._questions: dict[Package, Sequence[Question]] = {}
         self._cves: dict[str, str] = {}
+        self._in_pypi: dict[str, Sequence[str]] = {}
+        self._lower: dict[str, Mapping[str, str]] = {}
 
     def prepare(self, packages: Sequence[Package]) -> None:
         """Ask the index about many packages at once; what is not prepared is asked when it is needed."""
+        conda = [one.name for one in packages if one.kind == "conda"]
+        self._in_pypi = dict.fromkeys(conda, ()) | dict(self._index.in_pypi(conda))
         possible = {package: list(self._possible(package)) for package in packages}
         names: dict[str, set[str]] = {}
         for question in (one for several in possible.values() for one in several):
@@ -81,6 +89,11 @@ class Matcher:
         number = self._number(question.ecosystem, question.name)
         return None if number is None else (number, key_function(question.ecosystem)(question.version))
 
+    @property
+    def ecosystems(self) -> frozenset[str]:
+        """Whose advisories the prepared packages are asked in."""
+        return frozenset(one.ecosystem for several in self._questions.values() for one in several)
+
     def covered(self, package: Package) -> str:
         """Return "" if somebody publishes advisories about packages like this and we have them, else what lacks."""
         wanted = self._ecosystems(package)
@@ -92,9 +105,29 @@ class Matcher:
 
     def _ecosystems(self, package: Package) -> Sequence[str]:
         """Return who judges packages like this: of a distribution only those in its own format."""
+        if package.kind in BORROWED:
+            return [one.ecosystem for one in self._elsewhere(package)]
         if package.kind in _DISTRIBUTION_KINDS:
             return [one for one in self._system if scheme(one).startswith(package.kind)]
         return [one for one in (of_kind(package.kind),) if one]
+
+    def _elsewhere(self, package: Package) -> Iterator[Elsewhere]:
+        """Yield what a package, about which nobody publishes advisories, is called by those who do."""
+        if package.kind == "conda":
+            if package.name not in self._in_pypi:
+                self._in_pypi[package.name] = self._index.in_pypi((package.name,)).get(package.name, ())
+            yield from (Elsewhere("PyPI", name) for name in self._in_pypi[package.name])
+        for one in by_rule(package.kind, package.name):
+            # Those who package a name of R or of Julia write it in lower case.
+            folded = one.ecosystem in _MIXED_CASE
+            yield replace(one, name=self._folded(one.ecosystem).get(one.name.lower(), one.name)) if folded else one
+        if library := self._folded("Julia").get(by_upstream(package.name)):
+            yield Elsewhere("Julia", library, upstream=True)
+
+    def _folded(self, ecosystem: str) -> Mapping[str, str]:
+        if ecosystem not in self._lower:
+            self._lower[ecosystem] = self._index.folded(ecosystem)
+        return self._lower[ecosystem]
 
     def _covers(self, ecosystem: str) -> bool:
         if ecosystem not in self._covered:
@@ -119,6 +152,9 @@ class Matcher:
 
     def _possible(self, package: Package) -> Iterator[Question]:
         """Yield the questions about a package; of several in one ecosystem the first that it knows is asked."""
+        if package.kind in BORROWED:
+            yield from map(partial(_borrowed, version=package.version), self._elsewhere(package))
+            return
         if package.kind not in _DISTRIBUTION_KINDS:
             for ecosystem in self._ecosystems(package):
                 yield Question(ecosystem, name_of(ecosystem, package.name), package.version)
@@ -225,6 +261,14 @@ class Matcher:
             found = self._index.facts_of(unknown)
             self._facts.update({name: found.get(name, _NOTHING) for name in unknown})
         return merged(facts for name in names if (facts := self._facts[name]) is not _NOTHING)
+
+
+def _borrowed(what: Elsewhere, version: str) -> Question:
+    """Return the question about a package that is known elsewhere by another name."""
+    if what.upstream:
+        # Julia counts its own builds of a version behind a `+`: of the same version, any is what was packaged here.
+        return Question(what.ecosystem, what.name, f"{version}+{_LAST_BUILD}", Confidence.UPSTREAM)
+    return Question(what.ecosystem, name_of(what.ecosystem, what.name), version, Confidence.PROBABLE)
 
 
 class _Known:

@@ -7,7 +7,7 @@ an index without their advisories are gaps; an old index is stale. Neither is `c
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -54,7 +54,7 @@ def scan(subjects: Mapping[str, Digest], inventory: Inventory, index: Index, *, 
     gaps += [Gap(one.kind, f"/{one.place}", one.why) for one in inventory.unread]
     if not inventory.packages:
         gaps.insert(0, Gap("system", inventory.system.title or inventory.system.id, "no packages were found"))
-    asked = _asked(index, inventory)
+    asked = _asked(index, inventory, matcher.ecosystems)
     return Scan(
         subjects=subjects,
         system=inventory.system,
@@ -76,11 +76,11 @@ def only_fixed(scan: Scan) -> Scan:
     return replace(scan, findings=tuple(findings))
 
 
-def _asked(index: Index, inventory: Inventory) -> Sequence[Feed]:
+def _asked(index: Index, inventory: Inventory, asked: Collection[str]) -> Sequence[Feed]:
     """Return the feeds that speak about this image."""
     bases = {one.partition(":")[0] for one in of_system(inventory.system)}
-    bases |= {of_kind(one.kind) for one in inventory.packages}
-    wanted = {f"osv/{one}" for one in bases} | {one.lower() for one in bases}
+    bases |= {of_kind(one.kind) for one in inventory.packages} | {one.partition(":")[0] for one in asked}
+    wanted = {f"osv/{one}" for one in bases} | {one.lower().replace(" ", "") for one in bases}
     return [one for one in index.feeds() if one.name in wanted or one.name.partition("/")[0] in wanted]
 
 

@@ -5,9 +5,11 @@ import gzip
 import io
 import json
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +18,13 @@ import msgspec
 from computeops.errors import FormatError, LimitError
 from computeops.limits import LIMITS
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 _GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 def members(file: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
@@ -100,6 +108,27 @@ def whole(file: Path, limit: int = 1024 * 1024 * 1024) -> bytes:
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
             raise
         raise FormatError(f"{file.name} is no whole gzip file: {error}") from error
+
+
+@contextmanager
+def unpacked(file: Path) -> Iterator[IO[bytes]]:
+    """Give the content of a file that may be packed by zstd or gzip.
+
+    Raises:
+        FormatError: it is packed and broken.
+    """
+    with file.open("rb") as raw:
+        mark = raw.read(len(_ZSTD))
+        raw.seek(0)
+        packed: Any = raw
+        if mark == _ZSTD:
+            packed = zstd.ZstdFile(raw, "rb")
+        elif mark.startswith(_GZIP):
+            packed = gzip.GzipFile(fileobj=raw)
+        try:
+            yield packed
+        except (zstd.ZstdError, gzip.BadGzipFile, zlib.error) as error:
+            raise FormatError(f"{file.name} is no whole file: {error}") from error
 
 
 def table_of(data: bytes, name: str) -> dict[str, msgspec.Raw]:

@@ -38,6 +38,9 @@ _SCHEMES: Mapping[str, str] = {
     "Bitnami": "semver",
     "GitHub Actions": "semver",
     "Julia": "julia",
+    "Maven": "maven",
+    "NuGet": "semver",
+    "Packagist": "semver",
 }
 _KINDS: Mapping[str, str] = {
     "pypi": "PyPI",
@@ -49,6 +52,7 @@ _KINDS: Mapping[str, str] = {
     "nuget": "NuGet",
     "composer": "Packagist",
     "cran": "CRAN",
+    "bioconductor": "Bioconductor",
     "julia": "Julia",
     "hackage": "Hackage",
     "hex": "Hex",

@@ -20,7 +20,7 @@ from computeops.check.advisories.model import Advisory
 from computeops.errors import FormatError, StorageError
 from computeops.limits import LIMITS
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the tables; an index of another one is not read but made anew."""
 TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -43,6 +43,7 @@ CREATE TABLE span (
 ) WITHOUT ROWID;
 CREATE TABLE alias (name TEXT NOT NULL, advisory INTEGER NOT NULL, PRIMARY KEY (name, advisory)) WITHOUT ROWID;
 CREATE TABLE exploited (name TEXT PRIMARY KEY, since TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE named (channel TEXT, name TEXT, other TEXT, PRIMARY KEY (name, channel, other)) WITHOUT ROWID;
 CREATE TABLE likely (name TEXT PRIMARY KEY, score REAL NOT NULL, percentile REAL NOT NULL) WITHOUT ROWID;
 """
 INDEXES = """
@@ -198,6 +199,12 @@ class Writer:
         """Replace what is known to be exploited: vulnerability and since when; return how many there are."""
         self._database.execute("DELETE FROM exploited")
         return self._database.executemany("INSERT OR REPLACE INTO exploited VALUES (?, ?)", rows).rowcount
+
+    def named(self, channel: str, rows: Iterable[tuple[str, str]]) -> int:
+        """Replace how packages of a channel of conda are called in PyPI; return how many names there are."""
+        self._database.execute("DELETE FROM named WHERE channel = ?", (channel,))
+        told = ((channel, *row) for row in rows)
+        return self._database.executemany("INSERT OR IGNORE INTO named VALUES (?, ?, ?)", told).rowcount
 
     def likely(self, rows: Iterable[tuple[str, float, float]]) -> int:
         """Replace how likely vulnerabilities are exploited: probability and percentile; return how many there are."""

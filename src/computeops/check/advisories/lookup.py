@@ -141,6 +141,23 @@ class Index:
         )
         return dict(rows.fetchall())
 
+    def folded(self, ecosystem: str) -> Mapping[str, str]:
+        """Return the names of a small ecosystem's packages by their lower case."""
+        rows = self._database.execute("SELECT name FROM package WHERE ecosystem = ?", (ecosystem,))
+        return {name.lower(): name for (name,) in rows}
+
+    def in_pypi(self, names: Iterable[str]) -> Mapping[str, Sequence[str]]:
+        """Return how packages of conda are called in PyPI; none for what is not of Python; others are left out."""
+        rows = self._database.execute(
+            "SELECT named.name, other FROM json_each(?) AS one CROSS JOIN named ON named.name = one.value"
+            " GROUP BY named.name, other",
+            (_list(names),),
+        )
+        found: dict[str, list[str]] = {}
+        for name, other in rows:
+            found.setdefault(name, []).extend([other] if other else ())
+        return found
+
     def hits(self, package: int, key: bytes) -> Iterator[Hit]:
         """Yield what speaks about the version with `key` of a package."""
         yield from self.hits_of([(package, key)])[package, key]

@@ -5,6 +5,8 @@ What a mirror holds, below its address or folder:
     osv/PyPI/all.zip, osv/PyPI/modified_id.csv, osv/PyPI/ID.json     as in the OSV export, also without `osv/`
     debian/tracker.json                                              Debian's security tracker
     alpine/v3.20/main.json                                           Alpine's secdb
+    redhat/vex.tar.zst                                               Red Hat's VEX documents
+    names/conda-forge.json                                           what conda's packages are called in PyPI
     kev.json, epss.csv.gz                                            facts about vulnerabilities
 """
 
@@ -23,17 +25,24 @@ from computeops.limits import LIMITS
 FEEDS = (
     *(
         f"osv/{one}"
-        for one in ("Debian", "Ubuntu", "Alpine", "AlmaLinux", "Rocky Linux", "Red Hat", "SUSE", "openSUSE", "PyPI")
+        for one in (
+            *("Debian", "Ubuntu", "Alpine", "AlmaLinux", "Rocky Linux", "Red Hat", "SUSE", "openSUSE", "openEuler"),
+            *("PyPI", "npm", "Go", "crates.io", "Maven", "CRAN", "Bioconductor", "Julia", "Hackage"),
+        )
     ),
     "debian",
+    "names/conda-forge",
+    "names/bioconda",
     "kev",
     "epss",
 )
-"""What an update loads where nothing is chosen."""
+"""What an update loads where nothing is chosen; `redhat` is some hundred MB, and OSV has Red Hat's updates, too."""
 _PUBLIC = {
     "osv": "https://storage.googleapis.com/osv-vulnerabilities/{rest}/all.zip",
     "debian": "https://security-tracker.debian.org/tracker/data/json",
     "alpine": "https://secdb.alpinelinux.org/{rest}.json",
+    "redhat": "https://security.access.redhat.com/data/csaf/v2/vex/{rest}",
+    "names": "https://raw.githubusercontent.com/prefix-dev/parselmouth/main/files/v0/{rest}/compressed_mapping.json",
     "kev": "https://www.cisa.gov/sites/default/files/feeds/known_exploited_vulnerabilities.json",
     "epss": "https://epss.empiricalsecurity.com/epss_scores-current.csv.gz",
 }
@@ -41,12 +50,15 @@ _MIRRORED = {
     "osv": ("osv/{rest}/all.zip", "{rest}/all.zip"),
     "debian": ("debian/tracker.json",),
     "alpine": ("alpine/{rest}.json",),
+    "redhat": ("redhat/vex.tar.zst",),
+    "names": ("names/{rest}.json", "names/{rest}.json.gz"),
     "kev": ("kev.json",),
     "epss": ("epss.csv.gz",),
 }
 _ALL, _CHANGES = "all.zip", "modified_id.csv"
 _MOST_CHANGES = 2000
 _CHANGES_BYTES = 256 * 1024 * 1024
+_ARCHIVE = re.compile(r"csaf_vex_[\d-]{8,10}\.tar\.zst")
 _ROW = re.compile(r"(\d{4}-\d\d-\d\dT[0-9:.]{8,20}Z),([\w.:+-]{1,200})")
 
 
@@ -87,7 +99,13 @@ class Mirror:
         zips = [one for glob in ("osv/*/all.zip", "*/all.zip") for one in sorted(self._top.glob(glob))]
         found = [f"osv/{one.parent.name}" for one in zips]
         found += [f"alpine/{one.parent.name}/{one.stem}" for one in sorted(self._top.glob("alpine/*/*.json"))]
-        others = {"debian": "debian/tracker.json", "kev": "kev.json", "epss": "epss.csv.gz"}
+        found += [f"names/{one.name.partition('.')[0]}" for one in sorted(self._top.glob("names/*.json*"))]
+        others = {
+            "debian": "debian/tracker.json",
+            "redhat": "redhat/vex.tar.zst",
+            "kev": "kev.json",
+            "epss": "epss.csv.gz",
+        }
         found += [name for name, place in others.items() if (self._top / place).is_file()]
         if not found:
             hint = "a feed is ECOSYSTEM/all.zip, debian/tracker.json, kev.json ..."
@@ -109,6 +127,8 @@ class Mirror:
         else:
             template = f"{self._address}/{_MIRRORED[kind][0]}" if self._address else _PUBLIC[kind]
             url = template.format(rest=quote(rest))
+            if kind == "redhat" and not self._address:
+                url += self._newest_archive(url)
             told = self._session.request("HEAD", url).headers
             tag = told.get("etag", "") or told.get("last-modified", "")
             feed = replace(known, origin=url, tag=tag, published=_time(told.get("last-modified", "")))
@@ -117,6 +137,18 @@ class Mirror:
         if kind == "osv" and not full and known.newest and (changes := self._changes(feed)) is not None:
             return Fetched(feed, None, changes)
         return Fetched(feed, self._get(feed.origin, LIMITS.feed_bytes), {})
+
+    def _newest_archive(self, folder: str) -> str:
+        """Return the name of Red Hat's newest archive: a file beside it says it."""
+        said = (
+            self._session.request("GET", f"{folder}archive_latest.txt")
+            .expect(200)
+            .body.decode(errors="replace")
+            .strip()
+        )
+        if not _ARCHIVE.fullmatch(said):
+            raise FormatError(f"{folder}archive_latest.txt names no archive: {said[:80]!r}")
+        return said
 
     def _found(self, kind: str, rest: str) -> Path:
         assert self._top is not None

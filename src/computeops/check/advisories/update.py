@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from computeops.check.advisories import alpine, bounded, debian, facts, osv
+from computeops.check.advisories import alpine, bounded, debian, facts, names, osv, redhat
 from computeops.check.advisories.index import Feed, Writer, writing
 from computeops.check.advisories.mirror import Fetched, Mirror
 from computeops.check.advisories.model import Advisory
@@ -19,7 +19,9 @@ from computeops.limits import LIMITS
 
 Progress = Callable[[str], None]
 
-_NAME = re.compile(r"osv/[A-Za-z][\w. -]{0,40}|debian|alpine/(?:v\d+\.\d+|edge)/(?:main|community)|kev|epss")
+_NAME = re.compile(
+    r"osv/[A-Za-z][\w. -]{0,40}|debian|redhat|alpine/(?:v\d+\.\d+|edge)/(?:main|community)|names/[\w-]{1,40}|kev|epss"
+)
 _FAULTY_SHARE = 0.01
 _SHRUNK_SHARE = 0.5
 _MODIFIED = re.compile(r"(?:199|2\d\d)\d-\d\d-\d\dT[0-9:.]{8,20}Z")
@@ -40,18 +42,18 @@ class Outcome:
 
 def update(
     path: Path,
-    names: Sequence[str] = (),
+    wanted: Sequence[str] = (),
     *,
     mirror: str = "",
     now: int,
     full: bool = False,
     progress: Progress = lambda _: None,
 ) -> Sequence[Outcome]:
-    """Bring the feeds called `names` in the index at `path` up to date, and return how each ended.
+    """Bring the feeds called `wanted` in the index at `path` up to date, and return how each ended.
 
     Args:
         path: the index; it is made if there is none.
-        names: of feeds; none: those of the mirror folder, or else `mirror.FEEDS`.
+        wanted: names of feeds; none: those of the mirror folder, or else `mirror.FEEDS`.
         mirror: address or folder of a mirror; empty: the public addresses.
         now: seconds since 1970.
         full: load what did not change too, and accept that a feed lost most of its records.
@@ -64,10 +66,10 @@ def update(
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path), Session() as session, tempfile.TemporaryDirectory(dir=path.parent, prefix=".feed-") as work:
         source = Mirror(mirror, session, Path(work))
-        chosen = list(dict.fromkeys(names)) or source.feeds()
+        chosen = list(dict.fromkeys(wanted)) or source.feeds()
         for name in chosen:
             if not _NAME.fullmatch(name) or ".." in name:
-                hint = "feeds are osv/ECOSYSTEM, debian, alpine/v3.20/main, kev and epss"
+                hint = "feeds are osv/ECOSYSTEM, debian, redhat, alpine/v3.20/main, names/conda-forge, kev and epss"
                 raise UsageError(f"no feed is called {name[:80]!r}", hint=hint)
         with writing(path) as writer:
             outcomes = [_one(writer, source, name, now=now, full=full, progress=progress) for name in chosen]
@@ -106,6 +108,9 @@ def _load(writer: Writer, number: int, feed: Feed, file: Path, now: int) -> Feed
         return replace(feed, records=writer.exploited(facts.exploited(bounded.whole(file), file.name)))
     if kind == "epss":
         return replace(feed, records=writer.likely(facts.likely(bounded.whole(file), file.name)))
+    if kind == "names":
+        channel = feed.name.partition("/")[2]
+        return replace(feed, records=writer.named(channel, names.read(bounded.whole(file), file.name)))
     writer.clear(number)
     counted = _Counted(now)
     writer.add(number, counted.good(_READERS[kind](file)))
@@ -165,10 +170,21 @@ def _secdb(file: Path) -> Iterator[Advisory | FormatError]:
         yield FormatError("an entry that cannot be read") if one is None else one
 
 
+def _vex(file: Path) -> Iterator[Advisory | FormatError | None]:
+    for data in redhat.members(file):
+        try:
+            found = redhat.read(data)
+        except FormatError as error:
+            yield error
+        else:
+            yield from found or (None,)
+
+
 _READERS: Mapping[str, Callable[[Path], Iterator[Advisory | FormatError | None]]] = {
     "osv": _osv,
     "debian": _tracker,
     "alpine": _secdb,
+    "redhat": _vex,
 }
 
 

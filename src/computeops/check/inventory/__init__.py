@@ -6,18 +6,33 @@ a silent one. Software that was compiled without a package manager leaves no rec
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from computeops.check.inventory import apk, conda, cran, dpkg, julia, maven, npm, program, python, rpm, spack, store
+from computeops.check.inventory import (
+    apk,
+    bom,
+    conda,
+    cran,
+    dpkg,
+    embedded,
+    julia,
+    maven,
+    npm,
+    program,
+    python,
+    rpm,
+    spack,
+    store,
+)
 from computeops.check.inventory.content import Content
 from computeops.check.inventory.model import Database, Files, Found, Inventory, Package, Records, System, Unread, shown
 from computeops.check.inventory.take import take
-from computeops.errors import LimitError
+from computeops.errors import FormatError, LimitError
 from computeops.image.tree import Entry, Tree
 from computeops.limits import LIMITS
 
-__all__ = ["Database", "Inventory", "Package", "System", "Unread", "packages"]
+__all__ = ["Database", "Inventory", "Package", "System", "Unread", "of_document", "packages"]
 
 _DISTRIBUTIONS: Sequence[Database] = (dpkg, apk, rpm)
 _OTHERS: Sequence[Database] = (
@@ -33,45 +48,82 @@ _OTHERS: Sequence[Database] = (
     store.NIX,
 )
 """After those of distributions, which say which files of these are theirs."""
+_ALL: Sequence[Database] = (*_DISTRIBUTIONS, *_OTHERS, embedded)
 _SYSTEMS = frozenset({"deb", "apk", "rpm", "guix", "nix"})
 _UNREAD_OF_A_KIND = 50
 _OS_RELEASE = ("etc/os-release", "usr/lib/os-release")
 _OS_RELEASE_BYTES = 65536
 
 
-def packages(tree: Tree) -> Inventory:
+def packages(tree: Tree, attached: Iterable[tuple[str, bytes]] = ()) -> Inventory:
     """Return the packages of a root filesystem.
+
+    `attached`: name and content of each bill of materials that came with the image, not in it.
 
     Raises:
         FormatError: the database of a distribution is broken; the message names the file and the place in it.
         LimitError: the records are larger or more than `LIMITS` allows.
     """
-    databases: Sequence[Database] = (*_DISTRIBUTIONS, *_OTHERS)
-    taken = take(tree, (*databases, _OsRelease()))
+    taken = take(tree, (*_ALL, _OsRelease()))
     files = taken.files()
     system, records = _system(files), taken.records(files)
     found: list[Package] = []
     unread = list(taken.lost(files))
     owners: dict[str, str] = {}
-    for database in databases:
-        for one in database.read(files, system, records):
-            if isinstance(one, Unread):
-                unread.append(one)
-                continue
+    for database in (*_DISTRIBUTIONS, *_OTHERS):
+        for one in _read(database.read(files, system, records), found, unread):
             found.append(replace(one.package, owner=owners.get(one.package.place, "")))
             if database in _DISTRIBUTIONS:
                 owners.update(dict.fromkeys(one.files, one.package.purl))
-            if len(found) > LIMITS.package_records:
-                raise LimitError(f"more than {LIMITS.package_records} packages are recorded")
+    documents = [*embedded.read(files, system, records), *_attached(attached)]
+    found += embedded.beside([one.package for one in _read(documents, found, unread)], found)
     # What a package of the distribution brought along is judged as that, whether it can be read or not.
-    unread += [one for one in taken.faults if one.place not in owners]
+    unread = [one for one in (*unread, *taken.faults) if one.place not in owners]
     unread += taken.traces(owners)
     if all(one.kind not in _SYSTEMS for one in found):
         unread.append(Unread("system", "", "there are no packages of a distribution"))
+    return _inventory(system, found, unread)
+
+
+def of_document(data: bytes, name: str) -> Inventory:
+    """Return the packages that a bill of materials names: CycloneDX, SPDX or Syft's, by whatever tool.
+
+    Raises:
+        FormatError: it is none; `name` says which file it was.
+        LimitError: it names more than `LIMITS` allows.
+    """
+    components = bom.components(data, name)
+    unread: list[Unread] = []
+    found = [one.package for one in _read(embedded.of_components(iter(components), name), [], unread)]
+    return _inventory(embedded.system_of(components), found, unread)
+
+
+def _read(records: Iterable[Found | Unread], found: Sequence[Package], unread: list[Unread]) -> Iterator[Found]:
+    """Yield what was found, beside what is `found` already; what was not understood goes to `unread`."""
+    count = len(found)
+    for one in records:
+        if isinstance(one, Unread):
+            unread.append(one)
+            continue
+        count += 1
+        if count > LIMITS.package_records:
+            raise LimitError(f"more than {LIMITS.package_records} packages are recorded")
+        yield one
+
+
+def _attached(documents: Iterable[tuple[str, bytes]]) -> Iterator[Found | Unread]:
+    for name, data in documents:
+        try:
+            yield from embedded.of_components(iter(bom.components(data, name)), name)
+        except (FormatError, LimitError) as error:
+            yield Unread(embedded.KIND, name, error.message)
+
+
+def _inventory(system: System, found: Iterable[Package], unread: Sequence[Unread]) -> Inventory:
     # The same record may be there twice, by hard links or links of folders.
-    once = {replace(one, place=shown(one.place)) for one in found}
+    once = {replace(one, place=shown(one.place), holds=tuple(map(shown, one.holds))) for one in found}
     ordered = sorted(once, key=lambda one: (one.kind, one.name, one.version, one.arch, one.place))
-    return Inventory(system, tuple(ordered), tuple(_few(unread)), tuple(sorted(one.KIND for one in databases)))
+    return Inventory(system, tuple(ordered), tuple(_few(unread)), tuple(sorted(one.KIND for one in _ALL)))
 
 
 def _few(unread: Sequence[Unread]) -> Iterator[Unread]:

@@ -24,7 +24,10 @@ VALUES = {
         "auto|nvidia|amd|intel|xilinx|CDI|none",
         "GPUs to bring into the container; CDI: one device, as nvidia.com/gpu=0.",
     ),
-    "--mpi": ("auto|none", "Whether to join the ranks of an MPI that the machine started; auto: if it did."),
+    "--mpi": (
+        "auto|host|none",
+        "Whether to join the ranks of an MPI that the machine started; host: with its MPI in place of the image's.",
+    ),
 }
 """Options with a value: its form, and what it does."""
 FLAGS = {
@@ -38,7 +41,7 @@ ALIASES = {"--pwd": "--cwd", "-B": "--bind", "--mount": "--bind", "-e": "--env"}
 HELP = ("--help", "-h")
 _GPUS = ("auto", "nvidia", "amd", "intel", "xilinx", "none")
 _CDI = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+=[A-Za-z0-9._:-]+"
-_MPIS = ("auto", "none")
+_MPIS = ("auto", "host", "none")
 
 
 @dataclass(slots=True)
@@ -186,7 +189,7 @@ def launch(verb: str, words: Sequence[str]) -> int:
         cache_bytes=settings.cache_bytes,
         shared=shared(settings),
     )
-    if warning := engine.warning(environ):
+    if warning := engine.warning(environ, image if read.last("--mpi") != "host" else None):
         sys.stderr.write(f"warning: {warning}\n")
     if "--dry-run" not in read.flags:
         return engine.become(plan)

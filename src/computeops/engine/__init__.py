@@ -180,6 +180,7 @@ def plan(
     """
     _check(request)
     asked = demands.said(image, cache).gpu if request.gpu == "auto" else ""
+    takes = image if request.mpi == machine.HOST_MPI else None
     request = replace(request, gpu=machine.gpu(request.gpu, asked), mpi=machine.mpi(request.mpi, environ))
     prepared = _shared(image, cache, shared) if shared else None
     name = choose(engine, request=request, image=None if prepared else image, cache=cache)
@@ -190,7 +191,7 @@ def plan(
     demands.check(image, request, cache)
     request = demands.forward(image, request, cache)
     brought = chosen.BRINGS_GPUS and request.gpu in {"nvidia", "amd"}
-    request = machine.with_files(request, environ, gpus=not brought)
+    request = machine.with_files(request, environ, gpus=not brought, image=takes)
     if "sif" in chosen.TAKES and trees.is_sif(image):
         prepared = Prepared(image, image.absolute())
     elif prepared is None or "foreign tree" not in chosen.TAKES:
@@ -227,9 +228,9 @@ def admit(image: Path, cache: Path) -> None:
     demands.check(image, Request(action="run"), cache)
 
 
-def warning(environ: Mapping[str, str]) -> str:
+def warning(environ: Mapping[str, str], image: Path | None = None) -> str:
     """Return what a rank of an MPI program should be told before it starts slowly, or ""."""
-    return machine.slow_network(environ) if machine.mpi("auto", environ) != "none" else ""
+    return machine.slow_network(environ, image) if machine.mpi("auto", environ) != "none" else ""
 
 
 def become(plan: Plan) -> int:

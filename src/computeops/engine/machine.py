@@ -8,6 +8,8 @@ from pathlib import Path
 from computeops.engine import mounts
 from computeops.engine.model import Bind, Request
 
+HOST_MPI = "host"
+"""The machine's own MPI takes the place of that in the image."""
 _NVIDIA, _AMD = Path("/proc/driver/nvidia/version"), Path("/dev/kfd")
 _X11_SOCKETS = Path("/tmp/.X11-unix")  # noqa: S108  where X servers listen, on every system
 _NETWORK_FILESYSTEMS = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "afs", "orangefs", "pvfs", "panfs")
@@ -25,6 +27,7 @@ memory then (https://github.com/openucx/ucx/issues/4224)."""
 _RANK_FOLDERS = ("PMIX_SYSTEM_TMPDIR", "SLURM_PMIX_TMPDIR", "PALS_SPOOL_DIR", "OMPI_MCA_orte_local_daemon_uri")
 _RANK_FILES = ("/dev/shm", "/var/spool/slurmd", "/run/munge", "/etc/libibverbs.d", "/run/nscd")  # noqa: S108
 _NODE_COUNTS = ("SLURM_JOB_NUM_NODES", "SLURM_NNODES", "OMPI_MCA_orte_num_nodes", "PALS_NODES")
+_DEVICES = Path("/dev")
 _FAST = {"InfiniBand": "infiniband/uverbs*", "Slingshot": "cxi*", "Omni-Path": "hfi1*"}
 _TCP = {"UCX_TLS": "tcp", "FI_PROVIDER": "tcp", "OMPI_MCA_btl": "tcp", "OMPI_MCA_pml": "ob1"}
 """What, set so, keeps an MPI off the fast network."""
@@ -53,15 +56,21 @@ def architecture() -> str:
 
 def mpi(wanted: str, environ: Mapping[str, str]) -> str:
     """Return how this process was started as a rank of an MPI program: `pmix`, `pmi` or `none`; for `none`, `none`."""
-    if wanted != "auto":
+    if wanted not in {"auto", HOST_MPI}:
         return wanted
     if "PMIX_RANK" in environ:
         return "pmix"
     return "pmi" if "PMI_RANK" in environ or "PMI_FD" in environ else "none"
 
 
-def with_files(request: Request, environ: Mapping[str, str], *, gpus: bool) -> Request:
-    """Return `request` with the binds of what its display and MPI need of this machine, and with `gpus` its GPUs."""
+def with_files(request: Request, environ: Mapping[str, str], *, gpus: bool, image: Path | None = None) -> Request:
+    """Return `request` with the binds of what its display and MPI need of this machine, and with `gpus` its GPUs.
+
+    `image`: given where the machine's MPI shall take the place of the one in it.
+
+    Raises:
+        EngineError: that cannot be.
+    """
     wanted = [*(display(environ) if request.x11 else []), *(ranks(environ) if request.mpi != "none" else [])]
     given: Mapping[str, str] = {}
     if gpus and request.gpu != "none":
@@ -69,6 +78,11 @@ def with_files(request: Request, environ: Mapping[str, str], *, gpus: bool) -> R
 
         edits = gpu.edits(request.gpu)
         wanted, given = [*wanted, *edits.binds], edits.env
+    if image is not None:
+        from computeops.engine import mpi
+
+        mpis = mpi.edits(image, environ)
+        wanted, given = [*wanted, *mpis.binds], {**given, **mpis.env}
     shown = [] if request.isolated else [*_SHARED, *mounts.visible(request, environ)[0]]
     named = {bind.target for bind in request.binds}
     env = {**given, **(_RANK_ENV if request.mpi != "none" else {}), **request.env}
@@ -90,14 +104,27 @@ def ranks(environ: Mapping[str, str]) -> list[Bind]:
     return [Bind(one, str(one)) for one in places if one.exists()]
 
 
-def slow_network(environ: Mapping[str, str]) -> str:
-    """Return a warning if ranks on several machines would talk by TCP though this one has a fast network; else ""."""
+def slow_network(environ: Mapping[str, str], image: Path | None = None, devices: Path = _DEVICES) -> str:
+    """Return a warning if ranks on several machines would talk by TCP though this one has a fast network; else "".
+
+    `image`: that of the ranks; one without the libraries of fast networks falls back to TCP.
+    """
     several = any(environ.get(name, "1") not in {"", "0", "1"} for name in _NODE_COUNTS)
-    fast = [name for name, device in _FAST.items() if any(Path("/dev").glob(device))]
+    fast = [name for name, device in _FAST.items() if any(devices.glob(device))]
     if not several or not fast:
         return ""
     forced = [f"{name}={value}" for name, tcp in _TCP.items() if (value := environ.get(name, "")) and tcp in value]
-    return f"this machine has {fast[0]}, but {forced[0]} makes the ranks talk by TCP" if forced else ""
+    if forced:
+        return f"this machine has {fast[0]}, but {forced[0]} makes the ranks talk by TCP"
+    if image is None:
+        return ""
+    from computeops.engine import mpi
+
+    library, fabric = mpi.of_image(image)
+    if library is None or fabric:
+        return ""
+    lacks = "the image has neither UCX nor libfabric"
+    return f"this machine has {fast[0]}, but {lacks}: the ranks talk by TCP; try --mpi host"
 
 
 def display(environ: Mapping[str, str]) -> list[Bind]:

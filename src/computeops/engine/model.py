@@ -70,7 +70,8 @@ class Request:
     x11: bool = False
     """Whether the program opens windows on this machine's display."""
     mpi: str = "none"
-    """`auto`, `none`, or how this process was started as a rank: `pmi`, `pmix`."""
+    """`auto`, `host` (the machine's own in place of the image's), `none`, or how this process was started as a rank:
+    `pmi`, `pmix`."""
     isolated: bool = False
     """Whether the container has /tmp, /dev and a home of its own."""
     home: bool = True

@@ -35,6 +35,7 @@ from computeops.check.inventory import System
 from computeops.errors import ConflictError, FormatError, LimitError, NetworkError, NotFoundError, UsageError
 from computeops.model import Signed
 from feeds import DAY, NOW
+from servers import docker_registry
 
 BAD = Path(__file__).parent / "bad/scan"
 
@@ -897,3 +898,38 @@ def test_a_version_is_affected_as_the_schema_says(events: list[dict[str, str]], 
     spans = advisory.affected[0].spans if advisory else ()
     key = versions.key("pep440", asked)
     assert any(span.holds(key) for span in spans) == feeds.affected_by_the_schema(asked, record["affected"][0])
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize("kind", ["docker-registry", "hub"])
+def test_an_index_goes_from_site_to_site_through_a_registry(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with contextlib.ExitStack() as stack:
+        if kind == "hub":
+            hub = request.getfixturevalue("hub")
+            address, token = hub.address, hub.token("push:site/*")
+            subprocess.run(
+                [sys.executable, "-m", "computeops", "login", address, "--token-stdin"],
+                env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+                input=token.encode(),
+                check=True,
+            )
+        else:
+            address = stack.enter_context(docker_registry(tmp_path / "registry"))
+        load(tmp_path, feeds.osv("DSA-1-1"))
+        computeops(tmp_path, "key", "new", "ada")
+        said = json.loads(
+            computeops(tmp_path, "advisories", "push", f"{address}/site/advisories", "--key", "ada", "--json").stdout
+        )
+        assert said["reference"].endswith("/site/advisories:20261118T110640Z")
+        there = tmp_path / "there"
+        there.mkdir()
+        refused = computeops(there, "advisories", "pull", f"{address}/site/advisories", check=False)
+        assert refused.returncode == 9, refused.stderr
+        assert not (there / "index.sqlite").exists()
+        (there / "ada.pub").write_bytes(computeops(tmp_path, "key", "export", "ada").stdout)
+        computeops(there, "key", "import", "ada", str(there / "ada.pub"))
+        taken = json.loads(computeops(there, "advisories", "pull", f"{address}/site/advisories", "--json").stdout)
+        assert taken == {"file": said["reference"], "index": said["index"], "signers": ["ada"]}
+        assert count(there / "index.sqlite") == 1

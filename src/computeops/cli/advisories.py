@@ -1,9 +1,11 @@
 """The verb `advisories`: bring them here, carry them elsewhere, and see how old they are."""
 
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,9 @@ from computeops.cli.output import Progress, emit, json_option, table
 from computeops.config import Settings
 from computeops.errors import CHECK_FAILED, TrustError
 from computeops.model import Signed
+
+if TYPE_CHECKING:
+    from computeops.check.advisories.bundle import Manifest
 
 
 @click.group()
@@ -28,7 +33,7 @@ def advisories_command() -> None:
 @json_option
 @click.pass_obj
 def _update(settings: Settings, feeds: Sequence[str], mirror: str | None, *, full: bool, as_json: bool) -> int:
-    """Load FEEDS (osv/PyPI, debian, alpine/v3.20/main, kev, epss ...), or all that are usual, into the index.
+    """Load FEEDS (osv/PyPI, debian, redhat, kev, epss ...), or all that are usual, into the index.
 
     Of a feed that is broken the old content stays, and the exit code is 13.
 
@@ -79,20 +84,25 @@ def _export(settings: Settings, file: Path, key: str | None, *, as_json: bool) -
 
     Example: computeops advisories export advisories.tar --key ada
     """
+    name = settings.key if key is None else key
+    made = _exported(settings, file, name)
+    by = f"signed by {name}" if name else "not signed"
+    data = {"file": str(file), "size": file.stat().st_size, "index": str(made.digest), "signer": name}
+    emit(data, f"{file}: {file.stat().st_size} bytes, {by}", as_json=as_json)
+
+
+def _exported(settings: Settings, file: Path, key: str) -> "Manifest":
+    """Write the index to `file`, signed by the key of this name, if there is one."""
     from computeops.check.advisories import bundle
     from computeops.sign import dsse
     from computeops.sign.keyring import Keyring
 
-    name = settings.key if key is None else key
-    signer = Keyring(settings.keys).own(name) if name else None
+    signer = Keyring(settings.keys).own(key) if key else None
 
     def sign(signed: Signed) -> Signed:
         return dsse.add_signature(signed, signer) if signer else signed
 
-    made = bundle.export(settings.advisories, file, sign, now=int(time.time()))
-    by = f"signed by {name}" if name else "not signed"
-    data = {"file": str(file), "size": file.stat().st_size, "index": str(made.digest), "signer": name}
-    emit(data, f"{file}: {file.stat().st_size} bytes, {by}", as_json=as_json)
+    return bundle.export(settings.advisories, file, sign, now=int(time.time()))
 
 
 @advisories_command.command("import")
@@ -106,6 +116,11 @@ def _import(settings: Settings, file: Path, *, untrusted: bool, older: bool, as_
 
     Example: computeops advisories import advisories.tar
     """
+    _take(settings, file, str(file), untrusted=untrusted, older=older, as_json=as_json)
+
+
+def _take(settings: Settings, file: Path, origin: str, *, untrusted: bool, older: bool, as_json: bool) -> None:
+    """Replace the index by the one in `file`, if it may be trusted."""
     from computeops.check.advisories import bundle
     from computeops.sign import dsse
     from computeops.sign.keyring import Keyring
@@ -114,10 +129,68 @@ def _import(settings: Settings, file: Path, *, untrusted: bool, older: bool, as_
     names = sorted(keys[keyid].name for keyid in dsse.signers(signed, keys))
     if not names and not untrusted:
         raise TrustError(
-            f"{file} is signed by nobody that is known here",
+            f"{origin} is signed by nobody that is known here",
             hint="`computeops key import NAME KEY` trusts a key; or take the file as it is with --untrusted",
         )
     made = bundle.install(file, signed, settings.advisories, older=older)
     by = f"signed by {', '.join(names)}" if names else "signed by nobody known"
-    data = {"file": str(file), "index": str(made.digest), "signers": names}
+    data = {"file": origin, "index": str(made.digest), "signers": names}
     emit(data, f"{settings.advisories}: {made.size} bytes, {by}", as_json=as_json)
+
+
+@advisories_command.command("push")
+@click.argument("reference")
+@click.option("--key", default=None, metavar="NAME", help="Sign with this key; default: the setting `key`.")
+@json_option
+@click.pass_obj
+def _push(settings: Settings, reference: str, key: str | None, *, as_json: bool) -> None:
+    """Publish the index, signed, as REFERENCE; without a version, under the moment when it was updated.
+
+    Example: computeops advisories push hub.example.org/site/advisories --key ada
+    """
+    from computeops.check.advisories import bundle
+    from computeops.cli.store import named, registry
+    from computeops.store.single import push_file
+
+    wanted, name = named(settings, reference), settings.key if key is None else key
+    progress = Progress()
+    with tempfile.TemporaryDirectory(prefix="computeops-advisories-") as work:
+        file = Path(work) / "advisories.tar"
+        progress("packing")
+        made = _exported(settings, file, name)
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(made.checked))
+        wanted = wanted if wanted.version else replace(wanted, version=moment)
+        progress(f"sending {file.stat().st_size} bytes")
+        with registry(settings, wanted.hub) as there:
+            digest = push_file(there, wanted, file, bundle.ARTIFACT)
+    progress.done()
+    by = f"signed by {name}" if name else "not signed"
+    data = {"reference": str(wanted), "digest": str(digest), "index": str(made.digest), "signer": name}
+    emit(data, f"{wanted} {digest}, {by}", as_json=as_json)
+
+
+@advisories_command.command("pull")
+@click.argument("reference")
+@click.option("--untrusted", is_flag=True, help="Take it though nobody you know signed it.")
+@click.option("--older", is_flag=True, help="Take it though the index that is here is newer.")
+@json_option
+@click.pass_obj
+def _pull(settings: Settings, reference: str, *, untrusted: bool, older: bool, as_json: bool) -> None:
+    """Replace the index by that of REFERENCE, without a version the last, if a key of the keyring signed it.
+
+    Example: computeops advisories pull hub.example.org/site/advisories
+    """
+    from computeops.check.advisories import bundle
+    from computeops.cli.store import named, registry
+    from computeops.limits import LIMITS
+    from computeops.store.single import newest, pull_file
+
+    wanted, progress = named(settings, reference), Progress()
+    with tempfile.TemporaryDirectory(prefix="computeops-advisories-") as work:
+        file = Path(work) / "advisories.tar"
+        with registry(settings, wanted.hub) as there:
+            wanted = newest(there, wanted)
+            progress(f"fetching {wanted}")
+            pull_file(there, wanted, bundle.ARTIFACT, file, limit_bytes=LIMITS.index_bytes)
+        progress.done()
+        _take(settings, file, str(wanted), untrusted=untrusted, older=older, as_json=as_json)

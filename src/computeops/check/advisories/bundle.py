@@ -32,6 +32,8 @@ else:
     from backports import zstd
 
 PAYLOAD = "application/vnd.computeops.advisories.v1+json"
+ARTIFACT = "application/vnd.computeops.advisories.v1.tar"
+"""What a bundle is in a registry."""
 _MANIFEST, _INDEX = "manifest.dsse.json", "index.sqlite.zst"
 _LEVEL = 9
 _CHUNK = 1024 * 1024

@@ -99,6 +99,11 @@ def settings() -> str:
         value = getattr(defaults, one.name)
         shown = f"`{value}`" if value != "" else ""
         lines.append(f"| `{one.name}` | `COMPUTEOPS_{one.name.upper()}` | {shown} | {docs.get(one.name, '')} |")
+    lines += ["\n## [sites.NAME]\n", f"{inspect.getdoc(config.Site)}\n", "| key | default | meaning |\n|---|---|---|"]
+    docs = _field_docs(config.Site)
+    for one in fields(config.Site):
+        shown = f"`{one.default}`" if one.default else ""
+        lines.append(f"| `{one.name}` | {shown} | {docs.get(one.name, '')} |")
     return "\n".join(lines)
 
 

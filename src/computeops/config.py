@@ -17,6 +17,30 @@ EPOCH_DEFAULT = 315532800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The profile of one site: the table `[sites.NAME]`. What the command line says wins over it."""
+
+    scheduler: str = ""
+    """Where `submit` sends jobs."""
+    queue: str = ""
+    """Queue or partition."""
+    account: str = ""
+    """Account that pays."""
+    options: tuple[str, ...] = ()
+    """More words for the scheduler's own command, for every job."""
+    modules: tuple[str, ...] = ()
+    """Environment modules that a job loads before its program starts."""
+    cache: str = ""
+    """Folder that the machines of the site share: images are staged there, once for all jobs."""
+    image: str = "shared"
+    """How machines get the image of a release: `shared` (from the shared cache), `pull` (each job fetches it, by the
+    digest that was trusted), or a path under which the site has it, as /cvmfs/csan.example.org/{name}-{version}.sif;
+    {collection}, {name}, {version} and {variant} stand for those of the release."""
+    machine: str = ""
+    """File of `computeops host --toml` from a machine that computes: the variant of a release is chosen for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the user, the site and the environment chose."""
 
@@ -36,6 +60,8 @@ class Settings:
     """Queue or partition of jobs that name none; empty: the scheduler's own."""
     account: str = ""
     """Account that pays for jobs that name none."""
+    site: str = ""
+    """Site whose profile, a table `[sites.NAME]` in the file, `submit` takes; empty: none."""
     advisories: Path
     """File of the index of advisories that `scan` asks; it may lie on a read-only file system."""
     feeds: str = ""
@@ -86,10 +112,10 @@ class Settings:
             advisories=_xdg(environ, "XDG_DATA_HOME", home / ".local/share") / "advisories.sqlite",
             tmp=Path(environ.get("TMPDIR") or "/var/tmp"),  # noqa: S108  build trees are too big for a /tmp in memory
         )
-        default_file = _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "config.toml"
-        file = Path(environ.get("COMPUTEOPS_CONFIG") or default_file)
+        file = _file(environ)
         there = os.access(file, os.F_OK)  # Path.exists raises where a folder above may not be entered
         from_file = _read(file) if there or "COMPUTEOPS_CONFIG" in environ else {}
+        from_file.pop("sites", None)  # asked for by `site`
         from_environ = {
             f.name: environ[f"COMPUTEOPS_{f.name.upper()}"]
             for f in fields(cls)
@@ -105,6 +131,39 @@ class Settings:
 
 
 _TYPES = {f.name: f.type for f in fields(Settings)}
+
+
+def site(name: str, environ: Mapping[str, str]) -> Site:
+    """Return the profile called `name` in the file of settings.
+
+    Raises:
+        UsageError: there is none, or it is wrong.
+    """
+    known = _read(file).get("sites", {}) if os.access(file := _file(environ), os.F_OK) else {}
+    known = known if isinstance(known, dict) else {}
+    if not isinstance(known.get(name), dict):
+        raise UsageError(
+            f"no site is called {name!r} in {file}{did_you_mean(name, known)}",
+            hint=f"write a table [sites.{name}] there; docs/how-to/sites.md shows one",
+        )
+    values: dict[str, Any] = {}
+    types = {one.name: one.type for one in fields(Site)}
+    for key, value in known[name].items():
+        if key not in types:
+            raise UsageError(f"unknown key {key!r} of site {name} in {file}{did_you_mean(key, types)}")
+        several = types[key] is not str
+        if several is not isinstance(value, list) or not all(
+            isinstance(one, str) for one in (value if several else [value])
+        ):
+            raise UsageError(f"{key} of site {name} in {file} must be {'a list of texts' if several else 'a text'}")
+        values[key] = tuple(value) if several else value
+    return Site(**values)
+
+
+def _file(environ: Mapping[str, str]) -> Path:
+    home = Path(environ.get("HOME") or "/")
+    default = _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "config.toml"
+    return Path(environ.get("COMPUTEOPS_CONFIG") or default)
 
 
 def _xdg(environ: Mapping[str, str], name: str, default: Path) -> Path:

@@ -93,8 +93,8 @@ def explained(judged: "Sequence[Judged]") -> tuple[str, ...]:
     return (f"variant {first.title}, the best that fits: {first.why}", *lines)
 
 
-def locate(image: str, settings: Settings, environ: Mapping[str, str], gpu: str) -> Located:
-    """Return the image that runs best on this machine.
+def locate(image: str, settings: Settings, environ: Mapping[str, str], gpu: str, host: "Host | None" = None) -> Located:
+    """Return the image that runs best on this machine, or on `host`.
 
     Raises:
         NotFoundError, TrustError, EngineError: as `launch.locate`.
@@ -102,11 +102,22 @@ def locate(image: str, settings: Settings, environ: Mapping[str, str], gpu: str)
     from computeops.host import variants
 
     if found := _on_disk(Path(image)):
-        judged = judge(found, _here(environ), gpu)
+        judged = judge(found, host or _here(environ), gpu)
         place, needs = found[variants.best(judged).name]
         return Located(Path(str(place)), needs.gpu, explained(judged))
     _require_name(image)
-    return _pulled(image, settings, environ, gpu)
+    return _pulled(image, settings, environ, gpu, host)
+
+
+def unknown_machine() -> "Host":
+    """Return what every machine of this architecture has, to choose for machines that nobody described."""
+    import platform
+
+    from computeops import pipeline
+    from computeops.host.model import Host
+
+    levels = ("x86_64",) if platform.machine() == "x86_64" else ()
+    return Host(arch=pipeline.architecture(), cpu_levels=levels, kernel=platform.release(), engines=("any",))
 
 
 def _here(environ: Mapping[str, str]) -> "Host":
@@ -115,24 +126,24 @@ def _here(environ: Mapping[str, str]) -> "Host":
     return look(environ, engines=("any",))  # which engine there is, is the next question
 
 
-def _pulled(image: str, settings: Settings, environ: Mapping[str, str], gpu: str) -> Located:
+def _pulled(image: str, settings: Settings, environ: Mapping[str, str], gpu: str, host: "Host | None") -> Located:
     from computeops import pipeline
     from computeops.cli import store
     from computeops.host import variants
 
     reference, progress = store.named(settings, image), Progress()
     memory = _memory(reference, settings, gpu)
-    if reference.version and (known := _remembered(memory)):
+    if not host and reference.version and (known := _remembered(memory)):
         return known
     with store.registry(settings, reference.hub) as registry:
         found = dict(pipeline.variants(_versioned(reference, registry), registry))
-        judged = judge(found, _here(environ), gpu)
+        judged = judge(found, host or _here(environ), gpu)
         # A single image is taken whatever it needs: the engine refuses what would die, and names the reason.
         place, needs = found[judged[0].name if len(judged) == 1 else variants.best(judged).name]
         path = pipeline.obtain(place, registry, settings, progress)
     progress.done()
-    located = Located(path, needs.gpu, explained(judged))
-    if reference.version:
+    located = Located(path, needs.gpu, explained(judged), place)
+    if reference.version and not host:
         _remember(memory, located)
     return located
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from computeops import engine
 from computeops.config import Settings, environment
@@ -141,6 +142,8 @@ class Located:
     """The vendor of the GPU that its variant was made for."""
     told: tuple[str, ...] = ()
     """Which variant of a release it is and why, and why the others are not."""
+    release: Any = None
+    """The `Reference` of that variant, where it came from a hub just now."""
 
 
 def locate(image: str, settings: Settings, environ: Mapping[str, str], gpu: str = "auto") -> Located:

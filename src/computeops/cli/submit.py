@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from computeops import engine, run
+from computeops import config, engine, run
 from computeops.cli import jobs as jobs_verbs
-from computeops.cli.launch import locate
 from computeops.cli.output import Progress, dry_run_option, emit, json_option
-from computeops.config import Settings, environment
+from computeops.cli.staging import Staged, stage
+from computeops.config import Settings, Site, environment
 from computeops.errors import UsageError
 from computeops.run import model
 from computeops.run.model import Array, Job, Phase, Record, State
@@ -30,6 +30,7 @@ _Options = Mapping[str, Any]
 @click.option(
     "--on", default=None, metavar="SCHEDULER", help="Scheduler that runs it; default: the setting `scheduler`."
 )
+@click.option("--site", default="", help="Site whose profile holds, a table [sites.NAME] in the settings.")
 @click.option("--name", default="", help="Name for people; default: that of the image.")
 @click.option("--nodes", type=click.IntRange(1), default=1, help="Machines.")
 @click.option("--tasks", type=click.IntRange(1), default=1, help="Processes started together, as MPI programs want.")
@@ -65,11 +66,14 @@ def submit_command(settings: Settings, /, image: str, args: Sequence[str], **opt
 
     Example: computeops submit samtools.sif --on slurm --cpus 4 --memory 8G --time 1h -- sort in.bam -o out.bam
     """
-    on = options["on"] or settings.scheduler
+    environ = environment()
+    site = config.site(name, environ) if (name := options["site"] or settings.site) else Site()
+    on = options["on"] or site.scheduler or settings.scheduler
     if not on:
         raise UsageError("no scheduler was named", hint=f"write --on NAME; there are: {', '.join(run.names())}")
-    environ, jobs = environment(), run.Records(settings.job_records)
-    path = locate(image, settings, environ).path.absolute()
+    jobs = run.Records(settings.job_records)
+    staged = stage(image, site, settings, environ, on=on)
+    path = staged.path
     if settings.policy:
         from computeops import pipeline
 
@@ -77,10 +81,11 @@ def submit_command(settings: Settings, /, image: str, args: Sequence[str], **opt
     if on == "local":  # elsewhere the job's own `computeops run` asks: nodes have other CPUs than this machine
         engine.admit(path, settings.cache)
     values = _values(options["env"], environ)
-    job = _job(path, args, options, values, settings)
+    job = _job(staged, args, options, values, site, settings)
     if run.load(on).STARTS_CONTAINERS and not Path(image).exists():
         job = _in_registry(job, image, path, args, settings)
     if options["dry_run"]:
+        click.echo("".join(f"{line}\n" for line in staged.told), err=True, nl=False)
         _show(*run.prepare(job, on=on, jobs=jobs), as_json=options["as_json"])
         return 0
     record = run.submit(job, on=on, jobs=jobs, environ=environ, values=values)
@@ -105,7 +110,9 @@ def _values(words: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
-def _job(image: Path, args: Sequence[str], options: _Options, values: Mapping[str, str], settings: Settings) -> Job:
+def _job(
+    staged: Staged, args: Sequence[str], options: _Options, values: Mapping[str, str], site: Site, settings: Settings
+) -> Job:
     def file(name: str) -> str:
         return str(options[name].absolute()) if options[name] else ""
 
@@ -114,9 +121,9 @@ def _job(image: Path, args: Sequence[str], options: _Options, values: Mapping[st
     words += [f"--engine={options['engine']}"] if options["engine"] else []
     words += ["--gpu=auto"] if options["gpus"] else []
     return Job(
-        name=options["name"] or image.name,
-        command=(sys.executable, "-m", "computeops", "run", *words, str(image), "--", *args),
-        image=str(image),
+        name=options["name"] or staged.path.name,
+        command=(sys.executable, "-m", "computeops", "run", *words, staged.there, "--", *args),
+        image=str(staged.path),
         cwd=str((options["cwd"] or Path.cwd()).absolute()),
         nodes=options["nodes"],
         tasks=options["tasks"],
@@ -132,9 +139,10 @@ def _job(image: Path, args: Sequence[str], options: _Options, values: Mapping[st
         stdout=file("stdout"),
         stderr=file("stderr"),
         retries=options["retries"],
-        queue=options["queue"] or settings.queue,
-        account=options["account"] or settings.account,
-        options=tuple(options["options"]),
+        queue=options["queue"] or site.queue or settings.queue,
+        account=options["account"] or site.account or settings.account,
+        options=(*site.options, *options["options"]),
+        modules=site.modules,
     )
 
 

@@ -14,6 +14,13 @@ NAME = "job.sh"
 _GRACE = 10
 """Seconds between the request to end and the end by force."""
 _CANNOT_START = 125
+_MODULES = (
+    "/etc/profile.d/modules.sh",
+    "/etc/profile.d/lmod.sh",
+    "/usr/share/lmod/lmod/init/sh",
+    "/usr/share/modules/init/sh",
+)
+"""Where the command `module` is defined."""
 _LOOK = 1
 """Seconds between two looks at the memory of a job."""
 _SUM = (
@@ -44,6 +51,7 @@ def text(record: Record, *, number: str = "", launcher: Sequence[str] = (), guar
         *(['export COMPUTEOPS_TASK_ID="$co_task"'] if job.array else []),
         *(f"{succeeded(before)} || co_end dependency 1" for before in guard),
         *_files(record),
+        *_modules(job.modules),
         *_memory(job.memory),
         f"cd {shlex.quote(job.cwd)} || co_end {_CANNOT_START} {_CANNOT_START}",
         *_command([*launcher, *job.command], job.seconds, job.retries),
@@ -73,6 +81,17 @@ def _files(record: Record) -> list[str]:
     opened = f"exec >{_path(out)} 2>{_path(err)} <{_path(record.job.stdin or '/dev/null')}"
     # A redirection of `exec` that fails would end the shell at once, without a trace.
     return [f"( {opened} ) || co_end {_CANNOT_START} {_CANNOT_START}", opened]
+
+
+def _modules(names: Sequence[str]) -> list[str]:
+    """Return what loads the site's environment modules: Environment Modules or Lmod, which a batch shell may lack."""
+    if not names:
+        return []
+    places = " ".join(shlex.quote(one) for one in _MODULES)
+    return [
+        f'command -v module >/dev/null || for co_init in {places}; do [ ! -r "$co_init" ] || . "$co_init"; done',
+        f"module load {shlex.join(names)} || co_end {_CANNOT_START} {_CANNOT_START}",
+    ]
 
 
 def _memory(limit: int) -> list[str]:

@@ -97,6 +97,8 @@ class Job:
     account: str = ""
     options: tuple[str, ...] = ()
     """More words for the scheduler's own command, as they are."""
+    modules: tuple[str, ...] = ()
+    """Environment modules of the site that are loaded before the program starts."""
 
     @property
     def numbers(self) -> range:

@@ -14,6 +14,7 @@ from computeops.hub.storage import Entry
 
 _FLUSH = 1024 * 1024
 _CHUNK = 512 * 1024  # 64 KiB, as frameworks take, costs three to five times
+_NO_WAIT: int = getattr(os, "RWF_NOWAIT", 0)  # Linux
 _GONE = "no such upload; it may be finished, cancelled or too old"
 
 
@@ -119,7 +120,11 @@ class Folder:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             while begin < end:
-                chunk = await to_thread(os.pread, descriptor, min(_CHUNK, end - begin), begin)
+                count = min(_CHUNK, end - begin)
+                if _in_memory(descriptor, begin, count):
+                    chunk = os.pread(descriptor, count, begin)
+                else:
+                    chunk = await to_thread(os.pread, descriptor, count, begin)
                 if not chunk:
                     raise OSError(f"{path} ends at {begin}, not {end}")
                 begin += len(chunk)
@@ -243,6 +248,22 @@ class Upload:
         if self._hash is not None:
             self._hash.update(data)
         self.offset += len(data)
+
+
+def _in_memory(descriptor: int, begin: int, count: int) -> bool:
+    """Return whether these bytes are in the page cache, as far as their ends tell: reading them then waits for no disk.
+
+    A thread for each piece would cost a quarter of all the time that sending takes.
+    """
+    if not _NO_WAIT:
+        return False
+    probe = bytearray(1)
+    try:
+        for at in (begin, begin + count - 1):
+            os.preadv(descriptor, [probe], at, _NO_WAIT)
+    except OSError:
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

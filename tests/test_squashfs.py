@@ -1,10 +1,11 @@
-"""Our reader of squashfs beside the real mksquashfs, over its options; random trees packed and read back."""
+"""Our reader and writer of squashfs beside the real mksquashfs and unsquashfs, over their options and random trees."""
 
 import itertools
 import os
 import struct
 import subprocess
-import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from computeops.errors import BuildError, FormatError, StorageError
-from computeops.image import squashfs
+from computeops.image.squashfs import SquashfsWriter, writer
 from computeops.image.squashfs_tree import SquashfsTree
 from computeops.image.tar import write_tar
-from computeops.image.tree import Directory, Entry, Kind, Tree, read_files
+from computeops.image.tree import Directory, Entry, Item, Kind, Tree, read_files
 
 pytestmark = pytest.mark.squashfs
 Found = dict[str, tuple[Entry, bytes]]
@@ -165,9 +166,19 @@ _FILES = st.dictionaries(
 )
 
 
+def write(out: Path, items: Iterable[Item], compression: str = "zstd", offset: int = 4096, threads: int = 0) -> Path:
+    out.touch()
+    with SquashfsWriter(out, offset=offset, compression=compression, level=1, epoch=7, threads=threads) as filesystem:
+        for _, data in filesystem.through(items):
+            for _ in data:
+                pass
+        filesystem.close()
+    return out
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(_FILES)
-def test_what_mksquashfs_packs_from_our_tar_is_read_back(tmp_path_factory, files) -> None:
+@given(_FILES, st.sampled_from(["zstd", "gzip"]))
+def test_what_we_write_is_read_back_by_us_and_by_unsquashfs(tmp_path_factory, files, compression) -> None:
     files = {path: one for path, one in files.items() if not any(other.startswith(f"{path}/") for other in files)}
     folders = {path[:at] for path in files for at, letter in enumerate(path) if letter == "/"} | {""}
     entries = [(Entry(path, Kind.DIRECTORY, 0o755, mtime=7), b"") for path in folders]
@@ -176,21 +187,101 @@ def test_what_mksquashfs_packs_from_our_tar_is_read_back(tmp_path_factory, files
     ]
     entries.sort(key=lambda item: item[0].order)
     out = tmp_path_factory.mktemp("packed") / "x"
-    command = squashfs.argv(out, offset=4096, compression="zstd", level=1, epoch=7, threads=1)
-    with squashfs.Packing(command) as packing:
-        write_tar(((entry, [data]) for entry, data in entries), packing.write)
-        packing.close()
+    write(out, ((entry, [data]) for entry, data in entries), compression)
     assert list(found(SquashfsTree(out, 4096)).values()) == entries
+    assert unpacked(out) == {entry.path: data for entry, data in entries if entry.kind is Kind.FILE}
 
 
-def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
-    command = squashfs.argv(Path("/dev/full"), offset=0, compression="gzip", level=1, epoch=0, threads=1)
-    with squashfs.Packing(command) as packing:
-        packing.write(tarfile.TarInfo("x").tobuf() + bytes(1024))
-        with pytest.raises((StorageError, BuildError)):
-            packing.close()
+def unpacked(image: Path) -> dict[str, bytes]:
+    """What the real unsquashfs makes of an image: path and content of every file."""
+    top = image.with_name(f"{image.name}-unpacked")
+    argv = ["unsquashfs", "-quiet", "-no-progress", "-strict-errors", "-o", "4096", "-d", str(top), str(image)]
+    subprocess.run(argv, check=True, capture_output=True)
+    return {str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file() and not p.is_symlink()}
+
+
+def listed(image: Path, offset: int) -> list[list[bytes]]:
+    """Mode, owner, size or device, time, and name or link of all, as the real unsquashfs lists it."""
+    argv = ["unsquashfs", "-lln", "-UTC", "-o", str(offset), str(image)]
+    lines = subprocess.run(argv, check=True, capture_output=True).stdout.splitlines()
+    fields = [line.split() for line in lines]
+    return [[*one[:2], *one[3:]] if one[0].startswith(b"d") else one for one in fields]  # a folder's size is nobody's
+
+
+def large(top: Path) -> Iterator[Item]:
+    """One of everything, and what needs the extended forms: many names, devices, attributes, owners, large folders."""
+    items = list(Directory(top).items())
+    items += [
+        (Entry("zz", Kind.DIRECTORY, 0o1777, 4000000000, 70000, xattrs={"user.a": b"", "user.b": bytes(9000)}), ()),
+        (Entry("zz/big", Kind.BLOCK, 0o660, 3, 4, device=(4095, 1048575), xattrs={"security.capability": b"c"}), ()),
+        (Entry("zz/null", Kind.CHARACTER, 0o666, device=(1, 3)), ()),
+        (Entry("zz/pipe", Kind.FIFO, 0o600), ()),
+    ]
+    for folder in range(40):
+        items.append((Entry(f"zz/{folder:04}", Kind.DIRECTORY, 0o755), ()))
+        for number in range(1000):
+            items.append((Entry(f"zz/{folder:04}/{number:05}-with-a-long-name", Kind.SYMLINK, 0o777, target="x"), ()))
+    items.append((Entry("zz/last", Kind.HARDLINK, target="text"), ()))
+    items.sort(key=lambda item: item[0].order)
+    return iter([(replace(entry, mtime=7), list(data)) for entry, data in items])
+
+
+def test_everything_is_written_as_mksquashfs_writes_it(top: Path, tmp_path: Path) -> None:
+    ours = write(tmp_path / "ours", large(top))
+    theirs, tar = tmp_path / "theirs", tmp_path / "tar"
+    with tar.open("wb") as out:
+        write_tar(large(top), out.write)
+    argv = ["mksquashfs", "-", str(theirs), "-tar", "-quiet", "-no-progress", "-comp", "zstd"]
+    argv += ["-root-mode", "0755", "-root-time", "7"]
+    with tar.open("rb") as stdin:
+        subprocess.run(argv, check=True, capture_output=True, stdin=stdin)
+    assert listed(ours, 4096) == listed(theirs, 0)
+    assert found(SquashfsTree(ours, 4096)) == {
+        path: (replace(entry, mtime=7), data) for path, (entry, data) in found(SquashfsTree(theirs)).items()
+    }
+
+
+def test_any_number_of_threads_gives_the_same_bytes(top: Path, tmp_path: Path) -> None:
+    one, many = (write(tmp_path / str(n), Directory(top).items(), threads=n) for n in (1, 7))
+    assert one.read_bytes() == many.read_bytes()
+    assert unpacked(one) == {
+        str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file() and not p.is_symlink()
+    }
+
+
+def test_equal_files_are_stored_once_and_zeros_not_at_all(tmp_path: Path) -> None:
+    noise, small = os.urandom(3_000_000), os.urandom(100_000)
+    entries = [Entry("", Kind.DIRECTORY, 0o755)]
+    contents = {"a": noise, "b": small, "c": noise, "d": noise[:-1], "e": bytes(50_000_000), "f": small, "g": noise}
+    items: list[Item] = [(entries[0], ())]
+    items += [(Entry(name, Kind.FILE, size=len(data)), [data]) for name, data in contents.items()]
+    out = write(tmp_path / "x", items)
+    assert 6_100_000 < out.stat().st_size < 6_200_000
+    assert {path: data for path, (_, data) in found(SquashfsTree(out, 4096)).items() if path} == contents
+    assert unpacked(out) == contents
+
+
+def test_a_tree_that_is_out_of_order_is_refused(tmp_path: Path) -> None:
+    root = Entry("", Kind.DIRECTORY, 0o755)
+    for wrong in (Entry("b/a", Kind.FILE), Entry("a", Kind.FILE), Entry("c", Kind.HARDLINK, target="d")):
+        with pytest.raises(FormatError):
+            write(tmp_path / "x", [(root, ()), (Entry("b", Kind.FILE), ()), (wrong, ())])
+
+
+def test_a_full_disk_is_one_clear_error() -> None:
+    for size in (10**5, 10**7):
+        items: list[Item] = [(Entry("", Kind.DIRECTORY), ()), (Entry("x", Kind.FILE, size=size), [os.urandom(size)])]
+        with pytest.raises(StorageError, match="/dev/full cannot be written: No space left"):
+            write(Path("/dev/full"), items, offset=0)
+
+
+@pytest.mark.parametrize(("compression", "level"), [("zstd", 23), ("gzip", 0), ("xz", 6)])
+def test_a_compressor_that_we_have_not_is_refused(compression: str, level: int, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=f"{compression} {level}") as caught:
+        SquashfsWriter(tmp_path / "x", offset=0, compression=compression, level=level, epoch=0)
+    assert "zstd: levels 1 to 22" in caught.value.hint
 
 
 def test_the_recorded_writer_names_what_decides_the_bytes() -> None:
-    assert squashfs.writer("zstd", 9).startswith("squashfs-tools 4.")
-    assert squashfs.writer("zstd", 9).endswith("zstd 9")
+    assert writer("zstd", 9).startswith("computeops squashfs 1, libzstd 1.")
+    assert writer("gzip", 6).endswith("gzip 6")

@@ -79,7 +79,7 @@ def pack(
 
     Raises:
         UsageError: neither form was asked for.
-        BuildError, StorageError: mksquashfs failed.
+        BuildError: the squashfs cannot be compressed so; StorageError: the disk is full.
     """
     if to_sif is None and to_layout is None:
         raise UsageError("nothing to pack into: give a SIF file or an OCI layout")
@@ -113,14 +113,9 @@ def _write(items: Iterable[Item], targets: _Targets, writer: Writer, epoch: int,
         blob = stack.enter_context(layout.new_blob().open("wb")) if layout else None
         packed = layer.LayerWriter(blob, compression=compression, threads=writer.threads)
         new_sif = stack.enter_context(_beside(targets.sif)) if targets.sif else None
-        filesystem = stack.enter_context(_mksquashfs(new_sif, writer, epoch)) if new_sif else None
+        filesystem = stack.enter_context(_squashfs(new_sif, writer, epoch)) if new_sif else None
 
-        def write(block: bytes) -> None:
-            packed.write(block)
-            if filesystem:
-                filesystem.write(block)
-
-        write_tar(items, write)
+        write_tar(filesystem.through(items) if filesystem else items, packed.write)
         one = packed.close()
         config, manifest = seal(one)
         if filesystem and new_sif and targets.sif:
@@ -148,8 +143,8 @@ def _image(targets: _Targets, config: bytes, manifest: bytes) -> Image:
     return Image(path, form, Digest.of(config), known, digest, targets.arch, labels, proven=True)
 
 
-def _mksquashfs(path: Path, writer: Writer, epoch: int) -> squashfs.Packing:
-    command = squashfs.argv(
+def _squashfs(path: Path, writer: Writer, epoch: int) -> squashfs.SquashfsWriter:
+    return squashfs.SquashfsWriter(
         path,
         offset=sif.PARTITION_OFFSET,
         compression=writer.compression,
@@ -157,7 +152,6 @@ def _mksquashfs(path: Path, writer: Writer, epoch: int) -> squashfs.Packing:
         epoch=epoch,
         threads=writer.threads,
     )
-    return squashfs.Packing(command)
 
 
 def _finish_sif(new: Path, targets: _Targets, config: bytes, manifest: bytes, epoch: int) -> None:

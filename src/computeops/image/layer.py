@@ -8,7 +8,9 @@ import hashlib
 import io
 import sys
 import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -29,6 +31,7 @@ GZIP_LEVEL = 6
 _JOB_BYTES = 4 * MIB
 _CHUNK = 1 * MIB
 _FREE_BYTES = 64 * MIB
+_AHEAD = 32  # blocks that wait for their turn
 BROKEN: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
@@ -64,12 +67,14 @@ class LayerWriter:
         self._plain, self._packed = hashlib.sha256(), hashlib.sha256()
         self._size = 0
         self._waiting = bytearray()
+        self._thread = ThreadPoolExecutor(1)
+        self._under_way: deque[Future[None]] = deque()
 
     def write(self, block: bytes) -> None:
         """Take the next bytes of the tar."""
         if len(block) >= _CHUNK:  # as it is, without a copy
             self._flush()
-            self._take(block)
+            self._pass_on(block)
             return
         self._waiting += block
         if len(self._waiting) >= _CHUNK:
@@ -77,13 +82,19 @@ class LayerWriter:
 
     def _flush(self) -> None:
         data, self._waiting = self._waiting, bytearray()
-        self._take(data)
+        self._pass_on(data)
+
+    def _pass_on(self, data: bytes | bytearray) -> None:
+        """Let `data` be hashed and compressed, one block after the other, while the next one is gathered."""
+        if len(self._under_way) == _AHEAD:
+            self._under_way.popleft().result()
+        self._under_way.append(self._thread.submit(self._take, data))
 
     def _take(self, data: bytes | bytearray) -> None:
         self._plain.update(data)
         self._put(self._compressor.compress(data))
 
-    def _put(self, packed: bytes) -> None:
+    def _put(self, packed: bytes | bytearray) -> None:
         if self._compression:
             self._packed.update(packed)
         self._size += len(packed)
@@ -93,6 +104,9 @@ class LayerWriter:
     def close(self) -> Layer:
         """End the layer and return what it became."""
         self._flush()
+        for one in self._under_way:
+            one.result()
+        self._thread.shutdown()
         self._put(self._compressor.flush())
         diff_id = Digest("sha256", self._plain.hexdigest())
         if not self._compression:
@@ -103,8 +117,8 @@ class LayerWriter:
 
 
 class _Nothing:
-    def compress(self, data: bytes) -> bytes:
-        return bytes(data)
+    def compress(self, data: bytes | bytearray) -> bytes | bytearray:
+        return data
 
     def flush(self) -> bytes:
         return b""

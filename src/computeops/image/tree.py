@@ -20,6 +20,8 @@ from computeops.errors import FormatError, LimitError
 class Kind(enum.Enum):
     """What an entry is. Sockets never enter an image."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and kinds are looked up for every entry
+
     FILE = "file"
     DIRECTORY = "directory"
     SYMLINK = "symlink"
@@ -136,10 +138,10 @@ class Directory:
             FormatError: a file changed its size while it was read.
         """
         first_names: dict[tuple[int, int], str] = {}
-        pending = [""]
+        pending, top = [""], os.fspath(self._top)
         while pending:
             path = pending.pop()
-            full = os.path.join(self._top, path) if path else os.fspath(self._top)
+            full = f"{top}/{path}" if path else top
             status = os.lstat(full)
             kind = KIND_OF_MODE.get(stat.S_IFMT(status.st_mode))
             if kind is None:
@@ -190,13 +192,16 @@ class _Opened:
 
     def __iter__(self) -> Iterator[bytes]:
         left = self._entry.size
-        with open(self._open(), "rb", buffering=0) as file:
+        file = self._open()
+        try:
             while left:
-                chunk = file.read(min(left, _CHUNK))
+                chunk = os.read(file, min(left, _CHUNK))
                 if not chunk:
                     raise FormatError(f"{self._full} became shorter while it was read")
                 left -= len(chunk)
                 yield chunk
+        finally:
+            os.close(file)
 
     def at(self, offset: int, size: int) -> bytes:
         with open(self._open(), "rb", buffering=0) as file:
@@ -215,12 +220,15 @@ def normalised(tree: Tree, epoch: int, extra: Iterable[Item] = (), *, fill: bool
     if not tree.ordered:
         raise FormatError("only an ordered tree can be normalised")
     added = sorted(extra, key=lambda item: item[0].order)
+    orders = [entry.order for entry, _ in added]
     parents = {entry.path.rpartition("/")[0] for entry, _ in added}
     at = 0
     for entry, data in tree.items():
-        while at < len(added) and added[at][0].order < entry.order:
-            yield normal(added[at][0], epoch), added[at][1]
-            at += 1
+        if at < len(added):
+            order = entry.order
+            while at < len(added) and orders[at] < order:
+                yield normal(added[at][0], epoch), added[at][1]
+                at += 1
         if at < len(added) and added[at][0].path == entry.path:
             over, at = added[at], at + 1
             if not fill and Kind.DIRECTORY not in {over[0].kind, entry.kind}:
@@ -228,6 +236,7 @@ def normalised(tree: Tree, epoch: int, extra: Iterable[Item] = (), *, fill: bool
                 continue
         if entry.path in parents and entry.kind is not Kind.DIRECTORY:
             added = [*added[:at], *(one for one in added[at:] if not one[0].path.startswith(f"{entry.path}/"))]
+            orders = [one.order for one, _ in added]
         yield normal(entry, epoch), data
     for entry, data in added[at:]:
         yield normal(entry, epoch), data

@@ -1,6 +1,5 @@
 """What `computeops engines` shows: the engines under seven criteria, as text, Markdown, JSON and a page."""
 
-import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import Any
 from computeops import engine
 from computeops.cli.output import table
 from computeops.engine import judge
-from computeops.engine.criteria import CRITERIA, KNOWN, Judged, known
+from computeops.engine.criteria import KNOWN, Judged, known
 
 _AT_ONCE = 4
 """Engines that are tried at the same time: each mostly waits, for its processes to start."""
@@ -70,7 +69,8 @@ def _start(one: Judged) -> str:
     return f"{one.start_seconds * 1000:.0f} ms" if one.tried else "not here"
 
 
-def _recommended(judged: Sequence[Judged]) -> str:
+def recommended(judged: Sequence[Judged]) -> str:
+    """Return which engine meets most criteria here, and which starts fastest."""
     tried = [one for one in judged if one.tried]
     if not tried:
         return "no engine works here; install one, for example: apt-get install apptainer"
@@ -86,7 +86,7 @@ def as_text(judged: Sequence[Judged]) -> str:
     for one in judged:
         lines += ["", f"{one.engine}: {'tried here' if one.tried else 'from its manual; ' + one.reason}"]
         lines += [f"  {verdict.criterion:9} {verdict.mark:9} {verdict.evidence}" for verdict in one.verdicts]
-    return "\n".join([*lines, "", _recommended(judged)])
+    return "\n".join([*lines, "", recommended(judged)])
 
 
 def as_markdown(judged: Sequence[Judged]) -> str:
@@ -97,7 +97,7 @@ def as_markdown(judged: Sequence[Judged]) -> str:
         if one.tried:
             lines += ["", f"**{one.engine}**, tried:", ""]
             lines += [f"- {verdict.criterion}, {verdict.mark}: {verdict.evidence}" for verdict in one.verdicts]
-    return "\n".join([*lines, "", f"On this machine: {_recommended(judged)}."])
+    return "\n".join([*lines, "", f"On this machine: {recommended(judged)}."])
 
 
 def write_page(file: Path, judged: Sequence[Judged]) -> None:
@@ -106,46 +106,8 @@ def write_page(file: Path, judged: Sequence[Judged]) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    from computeops.cli.judgement_page import page
     from computeops.http import whole_file
 
     with whole_file(file) as target:
-        target.write(page(judged).encode())
-
-
-def page(judged: Sequence[Judged]) -> str:
-    """Return the page."""
-    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in CRITERIA.values())
-    rows = "".join(_page_row(one) for one in judged)
-    return _PAGE.format(head=head, rows=rows, recommended=html.escape(_recommended(judged)))
-
-
-def _page_row(one: Judged) -> str:
-    cells = "".join(
-        f'<td class="{verdict.mark.replace(" ", "-")}"><b>{verdict.mark}</b><br>{html.escape(verdict.evidence)}'
-        + (f"<br><small>{verdict.seconds:.2f} s</small>" if one.tried else "")
-        + "</td>"
-        for verdict in one.verdicts
-    )
-    where = f"starts in {_start(one)}" if one.tried else f"from its manual: {one.reason}"
-    kind = "tried" if one.tried else "known"
-    title = f'<th scope="row">{html.escape(one.engine)}<br><small>{html.escape(where)}</small></th>'
-    return f'<tr class="{kind}">{title}{cells}</tr>\n'
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Container engines by seven criteria</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 16px/1.45 system-ui, sans-serif; margin: 2rem; color: #1b1f24; background: #fff }}
-table {{ border-collapse: collapse; font-size: .85rem }}
-th, td {{ border: 1px solid #c9d1d9; padding: .4rem .5rem; text-align: left; vertical-align: top }}
-thead th {{ background: #f3f5f7 }}
-.yes {{ background: #e3f5e8 }} .partly {{ background: #fdf3d3 }} .no {{ background: #fbe3e1 }}
-.known {{ opacity: .75 }}
-</style></head><body>
-<h1>Container engines by seven criteria</h1>
-<p>Each criterion was tried on this machine; pale rows are what manuals say of engines that could not be tried.</p>
-<p><strong>{recommended}.</strong></p>
-<table><thead><tr><th scope="col">Engine</th>{head}</tr></thead><tbody>
-{rows}</tbody></table></body></html>
-"""
+        target.write(page(judged, recommended(judged)).encode())

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from computeops.cli.output import Progress, emit, json_option
 from computeops.config import Settings
 from computeops.errors import CHECK_FAILED, UsageError
 from computeops.model import Image
+
+if TYPE_CHECKING:
+    from computeops.check.scanner import Report
 
 _FORMATS = ("table", "json", "sarif", "cyclonedx", "gitlab", "html", "openvex")
 _GATES = tuple(reversed(SEVERITIES))
@@ -44,6 +48,10 @@ _INDEX_BYTES = 256 * 1024 * 1024
 @click.option("--all", "everything", is_flag=True, help="Show what is negligible or does not count, too.")
 @click.option("--freshness", is_flag=True, help="Compare with the archive of the distribution instead.")
 @click.option("--index", "indexes", type=_FILES, multiple=True, help="File Packages of the archive, for --freshness.")
+@click.option("--with", "others", multiple=True, metavar="SCANNER", help="Ask grype or trivy too, and compare.")
+@click.option(
+    "--report", "reports", type=_FILES, multiple=True, help="Compare with this JSON of Grype, Trivy or Clair."
+)
 @click.option("--key", default="", metavar="NAME", help="Write the result beside FILE as evidence, signed by this key.")
 @json_option
 @click.pass_obj
@@ -57,6 +65,8 @@ def scan_command(
     vex: Sequence[Path],
     ignored: Sequence[Path],
     indexes: Sequence[Path],
+    others: Sequence[str],
+    reports: Sequence[Path],
     key: str,
     *,
     only_fixed: bool,
@@ -84,9 +94,13 @@ def scan_command(
     found = inventory.packages(convert.open_tree(file))
     progress("asking the advisories")
     scan = judge(settings, image, found, [*vex, *ignored], only_fixed=only_fixed)
+    said = _others(file, others, reports, progress)
     if key:
-        _attest(settings, file, image, scan, key, progress)
+        _attest(settings, file, image, scan, said, key, progress)
     progress.done()
+    if said:
+        _compare(scan, said, file, as_json=as_json)
+        return CHECK_FAILED if fail_on and fails(scan, fail_on, accept) else 0
     _print(scan, file, image, found, "json" if as_json else form, output, everything=everything)
     return CHECK_FAILED if fail_on and fails(scan, fail_on, accept) else 0
 
@@ -149,18 +163,54 @@ def _print(
     click.echo(people)
 
 
-def _attest(settings: Settings, file: Path, image: Image, scan: Scan, key: str, progress: Progress) -> None:
-    """Write the result beside the image, about what was computed from its content."""
+def _others(file: Path, names: Sequence[str], reports: Sequence[Path], progress: Progress) -> Sequence["Report"]:
+    """Return what other scanners say of the image, or have said."""
+    if not names and not reports:
+        return []
+    from computeops.check import scanner
+    from computeops.image import convert
+
+    found = [scanner.read(one) for one in reports]
+    with tempfile.TemporaryDirectory(prefix="computeops-scan-") as work:
+        layout = file
+        if names and not (file / "oci-layout").is_file():  # the one form that all of them read
+            progress("writing the image as others read it")
+            layout = Path(work) / "image.oci"
+            convert.convert(file, layout, writer=convert.Writer(compression="gzip", level=1), epoch=0)
+        for name in names:
+            progress(f"asking {name}")
+            found.append(scanner.run(name, layout))
+    return found
+
+
+def _compare(scan: Scan, said: Sequence["Report"], file: Path, *, as_json: bool) -> None:
+    from computeops.check.report import comparison
+
+    found = comparison.compare(scan, said)
+    emit(comparison.document(found), comparison.text(found, file.name), as_json=as_json)
+
+
+def _attest(
+    settings: Settings,
+    file: Path,
+    image: Image,
+    scan: Scan,
+    said: Sequence["Report"],
+    key: str,
+    progress: Progress,
+) -> None:
+    """Write the results beside the image, about what was computed from its content."""
     from computeops import pipeline
-    from computeops.check.report.evidence import evidence
+    from computeops.check.report.evidence import evidence, reported
     from computeops.image import convert
     from computeops.sign.policy import narrowed
     from computeops.store.release import Release
 
     progress("computing what is signed")
     proven = convert.prove(image)
-    made = narrowed(proven, evidence(replace(scan, subjects=proven.subjects)))
-    pipeline.attest(Release.beside(file), [made], settings, key)
+    made = [evidence(replace(scan, subjects=proven.subjects))]
+    made += [reported(one, proven.subjects, scan.time) for one in said]
+    pipeline.attest(Release.beside(file), [narrowed(proven, one) for one in made], settings, key)
 
 
 def _freshness(settings: Settings, file: Path, indexes: Sequence[Path], *, as_json: bool) -> int:

@@ -5,7 +5,7 @@ field for is under `computeops_scan`: the verdict, what could not be judged, wha
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from computeops import __version__
@@ -13,7 +13,8 @@ from computeops.check import kinds
 from computeops.check.advisories.index import Feed
 from computeops.check.findings import Finding, Scan
 from computeops.check.report.document import moment
-from computeops.model import Evidence
+from computeops.check.scanner import Report, Reported
+from computeops.model import Digest, Evidence
 
 
 def evidence(scan: Scan) -> Evidence:
@@ -44,6 +45,26 @@ def evidence(scan: Scan) -> Evidence:
         },
     }
     return Evidence(kinds.VULNS, scan.subjects, predicate)
+
+
+def reported(report: Report, subjects: Mapping[str, Digest], time: int) -> Evidence:
+    """Return what another scanner said, as evidence of the same kind."""
+    predicate: dict[str, Any] = {
+        "scanner": {
+            "uri": f"{report.uri}@{report.version}" if report.version else report.uri,
+            "version": report.version,
+            "db": {"uri": report.uri, "version": "", "lastUpdate": report.database or "1970-01-01T00:00:00Z"},
+            "result": [_reported(one) for one in report.findings],
+        },
+        "metadata": {"scanStartedOn": moment(time), "scanFinishedOn": moment(time)},
+    }
+    return Evidence(kinds.VULNS, subjects, predicate)
+
+
+def _reported(one: Reported) -> dict[str, Any]:
+    package = one.purl or f"{one.package} {one.version}"
+    annotations = [{"package": package}, *([{"fixed": one.fixed}] if one.fixed else [])]
+    return {"id": one.id, "severity": [{"method": "scanner", "score": one.severity}], "annotations": annotations}
 
 
 def _version(feeds: Sequence[Feed]) -> str:

@@ -273,7 +273,11 @@ class Database:
         """Where the truth is that this is the index of."""
         self._dialect: Dialect = open_dialect(url)
         self.engine = self._dialect.engine
-        migrations.upgrade(self._dialect)
+        try:
+            migrations.upgrade(self._dialect)
+        except Exception:
+            self._dialect.close()
+            raise
         self._version: Hashable = None
         self._remembered: dict[Hashable, Any] = {}
         self._remembered_bytes = 0

@@ -160,14 +160,14 @@ sa.Table(
     sa.Column("checked", sa.BigInteger, nullable=False),
 )
 
-_IN_LINE = (
+_IN_LINE = (  # grouped: after DISTINCT PostgreSQL takes '[]' for a text, which is no JSON
     (
         "INSERT INTO inventories (digest, packages, kinds, owned, unread, fault, tries, due, made)"
-        " SELECT DISTINCT digest, {empty}, '{{}}', 0, '[]', '', 0, 0, 0 FROM releases"
+        " SELECT digest, {empty}, '{{}}', 0, '[]', '', 0, 0, 0 FROM releases GROUP BY digest"
     ),
     (
         "INSERT INTO verdicts (repository, digest, verdict, counts, changed, pending, told, why)"
-        " SELECT DISTINCT repository, digest, 'waiting', '[]', 0, {true}, 0, '' FROM releases"
+        " SELECT repository, digest, 'waiting', '[]', 0, {true}, 0, '' FROM releases GROUP BY repository, digest"
     ),
     (
         "INSERT INTO evidence_checks (repository, digest, state, keys, checked)"

@@ -29,6 +29,7 @@ VERBS = {
     "logs": "jobs",
     "new": "recipe",
     "prepare": "run",
+    "pipeline": "pipeline",
     "pull": "store",
     "push": "store",
     "rebuild": "evidence",

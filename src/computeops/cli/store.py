@@ -160,7 +160,7 @@ def search_command(settings: Settings, words: tuple[str, ...], hub: str | None, 
 
     with registry(settings, address(settings, hub)) as there:
         page = catalogue.search(there, " ".join(words), limit=limit)
-    rows = [(_plain(one.reference), _plain(one.arch), _size(one.size), _plain(one.summary)) for one in page.releases]
+    rows = [(plain(one.reference), plain(one.arch), _size(one.size), plain(one.summary)) for one in page.releases]
     text = table(("REFERENCE", "ARCH", "SIZE", "SUMMARY"), rows) if rows else "nothing found"
     text += "\nthere are more: raise --limit, or search for more words" if page.next else ""
     emit([asdict(one) for one in page.releases], text, as_json=as_json)
@@ -199,13 +199,13 @@ def show_command(settings: Settings, reference: str, *, as_json: bool) -> None:
         ("recipe", ", ".join(found.recipe)),
         ("sources", ", ".join(one.name for one in found.sources)),
     ]
-    lines = [_plain(found.reference), *(f"  {name:10}{_plain(value)}" for name, value in facts if value)]
+    lines = [plain(found.reference), *(f"  {name:10}{plain(value)}" for name, value in facts if value)]
     for one in found.evidence:
         verdict = {True: "passed", False: "FAILED", None: ""}[one.passed]
-        about = _plain(f"counts for nothing: {one.fault}" if one.fault else one.words)
-        by = _plain(", ".join(one.signers)) or "nobody"
+        about = plain(f"counts for nothing: {one.fault}" if one.fault else one.words)
+        by = plain(", ".join(one.signers)) or "nobody"
         lines.append(f"  evidence  {short(one.kind):11}{verdict:7} by {by}" + (f" ({about})" if about else ""))
-    lines += ["", "To run it:", *(f"  {_plain(line)}" for line in found.commands.values())]
+    lines += ["", "To run it:", *(f"  {plain(line)}" for line in found.commands.values())]
     emit(asdict(found), "\n".join(lines), as_json=as_json)
 
 
@@ -265,6 +265,6 @@ def _size(size: int) -> str:
     return f"{size / 1_000_000:,.1f} MB" if size else ""
 
 
-def _plain(text: Any) -> str:
+def plain(text: Any) -> str:
     """Return text from a hub as one line that cannot steer the terminal."""
     return "".join(c if unicodedata.category(c)[0] not in "CZ" or c == " " else " " for c in str(text))[:2000].strip()

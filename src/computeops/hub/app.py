@@ -31,6 +31,7 @@ from computeops.errors import ComputeOpsError, NotFoundError, StorageError, Usag
 from computeops.hub import audit, browser
 from computeops.hub.auth import ANYONE, Caller
 from computeops.hub.meter import Measured
+from computeops.hub.pipelines.timer import Timer
 from computeops.hub.rate import Limited
 from computeops.hub.registry import Registry
 from computeops.hub.settings import Secrets, Settings
@@ -92,8 +93,11 @@ class _App:
         courier.start()
         inspector = Inspector(self._hub)
         inspector.start()
+        timer = Timer(self._hub)
+        timer.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await timer.stop()
         await inspector.stop()
         await courier.stop()
         self._hub.database.close()

@@ -91,7 +91,7 @@ def rebuild(hub: Hub, repository: str, manifest: str, *, asked_by: str, others: 
         raise NotFoundError(f"{repository} has no image {manifest}")
     source: dict[str, Any] = {"image": manifest, "others": others}
     key = str(Digest.of(msgspec.json.encode([REBUILD, repository, manifest, others])))
-    new = {"kind": REBUILD, "repository": repository, "version": "", "source_key": key, "locked": False}
+    new = {"kind": REBUILD, "repository": repository, "version": manifest, "source_key": key, "locked": False}
     return _enqueue(hub, new | {"source": source, "asked_by": asked_by[:200]})
 
 
@@ -104,7 +104,7 @@ def _enqueue(hub: Hub, asked: dict[str, Any]) -> Started:
         for one in known:
             if one.state not in ENDED and not one.ending and not asked["source"].get("others"):
                 return Started(one.id, one.state)
-        if asked["version"]:
+        if asked["version"] and asked["kind"] == BUILD:
             _require_free(hub, connection, asked, {one.id for one in known})
         waiting = sa.select(sa.func.count()).where(pipelines.c.state == WAITING, pipelines.c.collection == collection)
         if (connection.execute(waiting).scalar() or 0) >= hub.settings.pipelines.waiting:

@@ -24,7 +24,7 @@ class PipelineEntry(Struct, frozen=True, kw_only=True):
     """`build` or `rebuild`."""
     repository: str
     version: str
-    """Empty: not known yet."""
+    """Of a rebuild the digest of the manifest; empty: not known yet."""
     state: str
     """`waiting`, `running`, `proving` (it waits for others who rebuild it), `succeeded`, `failed` or `cancelled`."""
     asked_by: str

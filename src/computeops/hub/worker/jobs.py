@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from computeops import run
 from computeops.errors import ComputeOpsError, NotFoundError, SchedulerError
+from computeops.hub.pipelines.words import DONE
 from computeops.hub.worker.plan import Folder
 from computeops.run import Job, Record, Records, State
 
@@ -47,9 +48,10 @@ class Jobs:
         """Submit another one in place of one that left no word of why it ended.
 
         Raises:
-            SchedulerError: that was so too often.
+            SchedulerError: that was so too often, and no step ended between.
         """
-        if len(self._names()) >= _MOST:
+        done = self._done()
+        if [line.split()[-1] for line in self._lines()].count(done) >= _MOST:
             raise SchedulerError(
                 f"{_MOST} jobs ended before their time: {ended.phase} {ended.reason}".rstrip(),
                 hint="see the log of the worker and its scheduler",
@@ -68,8 +70,15 @@ class Jobs:
             shutil.rmtree(self._records.folder / name, ignore_errors=True)
         self._file.unlink(missing_ok=True)
 
+    def _lines(self) -> list[str]:
+        """Return a line for each job: its name, and how many steps had ended when it was submitted."""
+        return self._file.read_text().splitlines() if self._file.exists() else []
+
     def _names(self) -> list[str]:
-        return self._file.read_text().split() if self._file.exists() else []
+        return [line.split()[0] for line in self._lines()]
+
+    def _done(self) -> str:
+        return str(sum(one.state == DONE for one in self._folder.steps()))
 
     def _current(self) -> Record | None:
         if self._record is None and (names := self._names()):
@@ -85,7 +94,7 @@ class Jobs:
         alive = [one for one in lost if not run.summary(run.look([one])[one.id]).phase.ended]
         record = alive[-1] if alive else self._handed(name)
         with self._file.open("a") as file:
-            file.write(f"{record.id}\n")
+            file.write(f"{record.id} {self._done()}\n")
         self._record, self._looked = record, float("-inf")
         return record
 

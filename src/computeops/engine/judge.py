@@ -34,6 +34,8 @@ _STARTS, _STARTS_SECONDS = 3, 1.0
 _OUTPUT_BYTES = 16384
 _SETUID = 0o4000
 _STARTERS = ("/usr/libexec/apptainer/bin/starter-suid", "/usr/lib/x86_64-linux-gnu/apptainer/bin/starter-suid")
+_DAEMONS = ("docker", "kata")
+"""Engines whose containers a daemon of root makes."""
 _MPI_LIBRARIES = (
     "lib*/libmpi.so.40",
     "lib/*-linux-gnu/libmpi.so.40",
@@ -177,6 +179,7 @@ class _Probe:
         _, space, powers, locked, wrote = found
         own = space != os.readlink("/proc/self/ns/user")  # noqa: PTH115  a name, not a path
         setuid = [one for one in _STARTERS if self._name == "apptainer" and _is_setuid(Path(one))]
+        daemon = self._name in _DAEMONS
         facts = [
             "its user namespace is its own" if own else "it is in the machine's user namespace",
             "no capabilities"
@@ -191,9 +194,10 @@ class _Probe:
                 else []
             ),
             *([f"{setuid[0]} is setuid"] if setuid else []),
+            *(["whoever may ask its daemon can become root"] if daemon else []),
         ]
         harmless = (own or int(powers, 16) == 0) and (wrote == "0" or os.geteuid() == 0)
-        mark = Mark.NO if not harmless else Mark.PARTLY if setuid or wrote == "1" else Mark.YES
+        mark = Mark.NO if not harmless else Mark.PARTLY if setuid or daemon or wrote == "1" else Mark.YES
         return mark, ", ".join(facts)
 
     def transparent_io(self) -> tuple[Mark, str]:

@@ -86,8 +86,9 @@ def _search(file: Readable, depth: int, found: list[tuple[str, _Artifact]], faul
             poms.append(member)
         elif member.name.endswith(_SUFFIXES) and member.size:
             inner.append(member)
-    found += [(file.path, one) for one in _artifacts(archive, file.path, poms, manifest, faults)]
-    if not found and not inner:
+    own = [(file.path, one) for one in _artifacts(archive, file.path, poms, manifest, faults)]
+    found += own
+    if not own and not inner:
         faults.append(f"{file.path.rpartition('/')[2]} does not say which package it is")
     for member in inner:
         if len(found) + len(faults) > _MOST_RECORDS:

@@ -9,7 +9,7 @@ from computeops.check.inventory.model import Files, Found, Records, System, Unre
 from computeops.image.tree import Entry, Kind
 
 KIND = "program"
-_SMALLEST = 1024
+_SMALLEST = 512
 _GO, _RUST = b"go:", b"rs:"
 
 

@@ -5,8 +5,8 @@ import re
 from typing import Any
 
 from computeops.check.inventory.content import Content
-from computeops.errors import FormatError
-from computeops.limits import MIB
+from computeops.errors import FormatError, LimitError
+from computeops.limits import LIMITS, MIB
 
 LONGEST = 256
 _DOCUMENT_BYTES = 64 * MIB
@@ -56,8 +56,14 @@ def named(name: object, version: object, pattern: re.Pattern[str], path: str) ->
 
 
 def members(found: object, key: str) -> list[dict[str, Any]]:
-    """Return the objects in the list `key` of the object `found`; what is none is left out."""
+    """Return the objects in the list `key` of the object `found`; what is none is left out.
+
+    Raises:
+        LimitError: it has more members than packages are read of an image.
+    """
     listed = found.get(key) if isinstance(found, dict) else None
+    if isinstance(listed, list) and len(listed) > LIMITS.package_records:
+        raise LimitError(f"{len(listed)} {key}; at most {LIMITS.package_records} are read")
     return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
 

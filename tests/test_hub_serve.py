@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from backends import furnish
 from conftest import RunningHub
 from raw_http import Caller
+from servers import Asked, serving
 
 
 def computeops(*argv: str | Path, seconds: float = 20) -> subprocess.CompletedProcess[str]:
@@ -123,6 +125,43 @@ def test_says_nothing_before_it_accepts(tmp_path: Path) -> None:
         hub = RunningHub(tmp_path / "hub").start()
         socket.create_connection(hub.host.split(":"), timeout=1).close()
         hub.stop()
+
+
+class TestRoles:
+    """Processes of one hub that share the work: one answers, the other does what can wait."""
+
+    def test_one_answers_and_the_other_tells(self, tmp_path: Path) -> None:
+        from test_hub_registry import manifest, push
+
+        told = threading.Event()
+
+        def told_by_webhook(asked: Asked) -> None:
+            asked.body()
+            asked.answer(204)
+            told.set()
+
+        furnish(tmp_path / "hub", more="webhooks_to_private_addresses = true")
+        with serving(told_by_webhook) as there:
+            web = RunningHub(tmp_path / "hub").start("--port", "0", "--role", "web")
+            worker = RunningHub(tmp_path / "hub")
+            try:
+                token = web.token("push:*")
+                caller = Caller(web.address, token)
+                push(caller, "/v2/bio/x", "0", manifest(caller, "/v2/bio/x"))
+                added = computeops("hub", "webhook", "add", "bio", there.url, "--data", web.data)
+                assert added.returncode == 0, added.stderr
+                push(caller, "/v2/bio/x", "1", manifest(caller, "/v2/bio/x"))
+                assert computeops("hub", "check", "--data", web.data).returncode == 0  # takes longer than telling
+                assert not told.is_set()
+                worker.start("--port", "0", "--role", "worker")
+                assert told.wait(20)
+                own = Caller(worker.address, token)
+                assert [own.get(path).status for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 200]
+                assert [own.get(path).status for path in ("/v2/", "/v2/bio/x/tags/list", "/", "/version")] == [404] * 4
+                assert own("PUT", "/v2/bio/x/manifests/2", b"{}").status == 404
+            finally:
+                assert web.stop() == 0
+                assert worker.process is None or worker.stop() == 0
 
 
 class TestTokens:

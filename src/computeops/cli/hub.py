@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from computeops.cli import hub_accounts, hub_advisories, hub_care, hub_worker
 from computeops.cli.output import Progress, emit, json_option
 from computeops.config import Settings
 from computeops.errors import CHECK_FAILED, UsageError
+
+if TYPE_CHECKING:
+    from computeops.hub.app import Role
 
 _DATA = click.option(
     "--data",
@@ -47,6 +51,13 @@ for _command in (
 @click.option("--tls-cert", type=click.Path(path_type=Path, exists=True), help="Certificate chain in PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="Its private key in PEM.")
 @click.option(
+    "--role",
+    type=click.Choice(["all", "web", "worker"]),
+    default="all",
+    show_default=True,
+    help="web answers requests, worker does what can wait: webhooks, inventories, pipelines that begin by the clock.",
+)
+@click.option(
     "--log",
     "form",
     type=click.Choice(["text", "json"]),
@@ -55,7 +66,14 @@ for _command in (
     help="Of standard error; json has a line for each request too.",
 )
 def serve_command(
-    data: Path, host: str, port: int, external_url: str, tls_cert: Path | None, tls_key: Path | None, form: str
+    data: Path,
+    host: str,
+    port: int,
+    external_url: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    role: "Role",
+    form: str,
 ) -> None:
     """Serve the hub in the folder --data until it is told to stop.
 
@@ -68,7 +86,7 @@ def serve_command(
     logs.begin(form)
     chosen, secrets = settings.load(data / settings.FILE_NAME, environment())
     place = Place(host=host, port=port, external=external_url, certificate=tls_cert, key=tls_key)
-    serve(data, place, settings=chosen, secrets=secrets, ready=click.echo)
+    serve(data, place, settings=chosen, secrets=secrets, role=role, ready=click.echo)
 
 
 @hub_command.command("collection")

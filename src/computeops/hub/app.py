@@ -13,14 +13,17 @@
     everything else                       portal     HTML for people
 
 The registry is an ASGI application of its own, because its reads are the hub's hot path; the others are Starlette
-routes.
+routes. Beside them run the works of the background: `Courier` tells webhooks, `Inspector` looks into what was pushed,
+`Timer` begins pipelines. The role of a process says which of the two it has.
 """
 
 import logging
 from asyncio import to_thread
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -28,7 +31,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from computeops.errors import ComputeOpsError, NotFoundError, StorageError, UsageError
-from computeops.hub import audit, browser
+from computeops.hub import audit, browser, health
 from computeops.hub.auth import ANYONE, Caller
 from computeops.hub.meter import Measured
 from computeops.hub.pipelines.timer import Timer
@@ -41,6 +44,7 @@ from computeops.hub.vulnerabilities.inspector import Inspector
 from computeops.hub.webhooks import Courier
 
 _log = logging.getLogger(__name__)
+Role = Literal["all", "web", "worker"]
 _DOORS = (
     "login",
     "publishing",
@@ -61,11 +65,23 @@ _DOORS = (
 
 
 def create_app(
-    data: Path, *, base: str = "", settings: Settings | None = None, secrets: Secrets | None = None
+    data: Path,
+    *,
+    base: str = "",
+    settings: Settings | None = None,
+    secrets: Secrets | None = None,
+    role: Role = "all",
 ) -> ASGIApp:
-    """Return the hub in the folder `data` as an ASGI application. `base`: its address, where it knows it."""
+    """Return the hub in the folder `data` as an ASGI application. `base`: its address, where it knows it.
+
+    `role`: `web` answers requests, `worker` does the works of the background and says how it is, `all` both.
+    """
     hub = Hub.open(data, base=base, settings=settings, secrets=secrets)
-    return Measured(Limited(hub, _App(hub, Registry(hub), Router(routes(hub)))))
+    works = () if role == "web" else _WORKS
+    if role == "worker":
+        doors = Router(health.routes(hub))
+        return Measured(Limited(hub, _App(hub, doors, doors, works)))
+    return Measured(Limited(hub, _App(hub, Registry(hub), Router(routes(hub)), works)))
 
 
 def routes(hub: Hub) -> list[Route]:
@@ -77,9 +93,18 @@ def routes(hub: Hub) -> list[Route]:
     return found
 
 
+class _Work(Protocol):
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+_WORKS: tuple[Callable[[Hub], _Work], ...] = (Courier, Inspector, Timer)
+
+
 class _App:
-    def __init__(self, hub: Hub, registry: ASGIApp, others: ASGIApp) -> None:
-        self._hub, self._registry, self._others = hub, registry, others
+    def __init__(self, hub: Hub, registry: ASGIApp, others: ASGIApp, works: Sequence[Callable[[Hub], _Work]]) -> None:
+        self._hub, self._registry, self._others, self._works = hub, registry, others, works
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -89,17 +114,13 @@ class _App:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        courier = Courier(self._hub)
-        courier.start()
-        inspector = Inspector(self._hub)
-        inspector.start()
-        timer = Timer(self._hub)
-        timer.start()
+        works = [work(self._hub) for work in self._works]
+        for work in works:
+            work.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await timer.stop()
-        await inspector.stop()
-        await courier.stop()
+        for work in reversed(works):
+            await work.stop()
         self._hub.database.close()
         await send({"type": "lifespan.shutdown.complete"})
 

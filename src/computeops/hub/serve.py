@@ -16,7 +16,7 @@ from granian.server.embed import Server
 from starlette.types import ASGIApp
 
 from computeops.errors import StorageError, UsageError
-from computeops.hub.app import create_app
+from computeops.hub.app import Role, create_app
 from computeops.hub.settings import Secrets, Settings
 
 _BACKLOG = 1024
@@ -75,9 +75,12 @@ def serve(
     *,
     settings: Settings | None = None,
     secrets: Secrets | None = None,
+    role: Role = "all",
     ready: Callable[[str], None],
 ) -> None:
     """Serve the hub in `data` until SIGTERM or SIGINT; call `ready` with its address once it accepts connections.
+
+    `role`: as for `create_app`.
 
     Raises:
         UsageError: `place` is not safe.
@@ -85,7 +88,7 @@ def serve(
     """
     place.check()
     with _reserved(place) as held:
-        app = create_app(data, base=place.external, settings=settings, secrets=secrets)
+        app = create_app(data, base=place.external, settings=settings, secrets=secrets, role=role)
         asyncio.run(_serve(app, place, held.getsockname()[1], ready))
 
 

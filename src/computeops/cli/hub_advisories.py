@@ -114,7 +114,7 @@ def status_command(data: Path, *, as_json: bool) -> None:
 @click.option("--memory", default=LIMITS.inventory_memory_bytes, show_default=True, help="Bytes it may have.")
 @click.option("--seconds", default=LIMITS.inventory_seconds, show_default=True, help="Of processor time.")
 def inventory_command(image: Path, output: Path, memory: int, seconds: int) -> None:
-    """Write the packages of IMAGE to OUTPUT as JSON, within bounds: what a hub does with each image, in a process apart.
+    """Write the packages of IMAGE to OUTPUT as JSON, within bounds: what a hub does with each image.
 
     Example: computeops hub inventory samtools-1.21.sif packages.json
     """

@@ -11,6 +11,7 @@ from computeops.errors import DeniedError, UsageError
 from computeops.hub import accounts, audit, browser, pages, publishing, roles, webhooks
 from computeops.hub.auth import ACTIONS, ROLES, Caller, Scope
 from computeops.hub.state import Hub
+from computeops.hub.vulnerabilities import forms
 
 _LINES = 100
 Fields = Mapping[str, str]
@@ -111,6 +112,7 @@ def _collection(hub: Hub, request: Request, new: str = "", what: str = "") -> Re
         "robots": accounts.list_tokens(hub.database, collection=name) if maintains else [],
         "new": new,
         "what": what,
+        **forms.shown(hub, caller, name),
     }
     return pages.own_page(hub, request, "collection.html", shown)
 
@@ -174,9 +176,11 @@ _CHANGES: Mapping[str, tuple[str, Change]] = {
     "remove webhook": ("maintainer", _remove_webhook),
     "add robot": ("maintainer", _add_robot),
     "revoke robot": ("maintainer", _revoke_robot),
+    **forms.CHANGES,
 }
 """What the forms of the page do, and the role that it takes."""
 _NOTED = ("person", "role", "public", "project", "ref", "repository", "publisher", "webhook", "name", "token")
+_ALL_NOTED = (*_NOTED, *forms.NOTED)
 
 
 async def _change_collection(hub: Hub, request: Request) -> Response:
@@ -187,7 +191,7 @@ async def _change_collection(hub: Hub, request: Request) -> Response:
     role, change = _CHANGES[do]
     caller = await to_thread(browser.caller, hub, request)
     await to_thread(roles.require, hub.database, caller, name, role)
-    audit.note(request.scope, " ".join([do, *(fields[key] for key in _NOTED if fields.get(key))]))
+    audit.note(request.scope, " ".join([do, *(fields[key] for key in _ALL_NOTED if fields.get(key))]))
     new = await to_thread(change, hub, caller, name, fields)
     if new:
         return await to_thread(_collection, hub, request, new, do)

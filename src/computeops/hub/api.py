@@ -20,6 +20,7 @@ from computeops.hub.etag import tagged
 from computeops.hub.listed import Item, Listed
 from computeops.hub.pipelines import doors
 from computeops.hub.state import Hub
+from computeops.hub.vulnerabilities import doors as vulnerability_doors
 from computeops.limits import LIMITS
 
 _JSON = "application/json"
@@ -47,6 +48,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     """Digest of the config: the identity of the image in all its forms."""
     manifest: str
     """Digest of the OCI manifest."""
+    verdict: str
+    """What its known vulnerabilities amount to: clean, vulnerable, stale, unscannable or waiting."""
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -66,7 +69,7 @@ class Part(Struct, frozen=True):
 
 
 class EvidenceEntry(Struct, frozen=True, kw_only=True):
-    """One piece of evidence. Nothing here is verified: its signatures are checked where the image is used."""
+    """One piece of evidence. Its signatures are checked again, against keys of one's own, where the image is used."""
 
     kind: str
     """Predicate type."""
@@ -83,6 +86,10 @@ class EvidenceEntry(Struct, frozen=True, kw_only=True):
     words: str
     fault: str
     """Why it counts for nothing; empty if it does count."""
+    signature: str
+    """valid (by a key that the collection trusts), unknown, invalid, unsigned, unreadable or waiting."""
+    verified: Sequence[str]
+    """Names of the keys whose signature holds."""
 
 
 class Release(Entry, frozen=True, kw_only=True):
@@ -227,6 +234,7 @@ def openapi() -> dict[str, Any]:
     ]
     release_parameters[0]["description"] = "`collection/name`."
     managed = {**manage.paths(schemas), **doors.paths(schemas)}
+    managed |= vulnerability_doors.paths(schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "ComputeOps hub", "version": __version__, "description": __doc__},

@@ -10,6 +10,7 @@
     /auth/login/... /auth/callback/...    signin     people sign in and out
     /auth/tokens /auth/collections/...    account_pages  their tokens and collections, and the audit log
     /api/v1/collections/... /api/v1/tokens  manage   the same as JSON
+    /api/v1/findings/... /-/findings/...  vulnerabilities  what is known to be wrong with releases
     everything else                       portal     HTML for people
 
 The registry is an ASGI application of its own, because its reads are the hub's hot path; the others are Starlette
@@ -57,6 +58,8 @@ _DOORS = (
     "pipelines.hooks",
     "pipelines.doors",  # before `manage`, whose last route takes any name
     "pipelines.pages",
+    "vulnerabilities.doors",
+    "vulnerabilities.pages",
     "manage",
     "health",
     "api",

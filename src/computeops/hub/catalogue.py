@@ -36,7 +36,6 @@ from computeops.hub.facts import clean
 from computeops.hub.listed import Item, Listed, complete, listed, rows_of_releases
 from computeops.hub.state import Hub
 from computeops.hub.vulnerabilities import inventory, signatures
-from computeops.hub.vulnerabilities.tables import verdicts
 from computeops.image.oci import EVIDENCE_ARTIFACT, PREDICATE_TYPE, RECIPE_ARTIFACT
 from computeops.limits import LIMITS
 from computeops.model import Digest
@@ -238,13 +237,6 @@ def _index_target(hub: Hub, repository: Repository, target: str) -> None:
             _index_terms(connection, one, _recipe_of(connection, repository, one.digest, target))
 
 
-def _verdict(connection: sa.Connection, one: Listed) -> str:
-    query = sa.select(verdicts.c.verdict).where(
-        verdicts.c.repository == one.repository.id, verdicts.c.digest == one.digest
-    )
-    return str(connection.execute(query).scalar() or "")
-
-
 def _index_terms(connection: sa.Connection, one: Listed, about: Row) -> None:
     variant: Row = next((v for v in about.get("variants", ()) if v["name"] == one.variant), {})
     facts = {
@@ -255,7 +247,7 @@ def _index_terms(connection: sa.Connection, one: Listed, about: Row) -> None:
         "gpu": [about.get("requires", {}).get("gpu", "")],
         "license": terms.licenses(one.license),
         "variant": [one.variant],
-        "verdict": [_verdict(connection, one)],
+        "verdict": [one.verdict],
         "verified": _verified(one.evidence),
     }
     texts = [one.collection, one.version, one.variant, one.summary, *one.domains]

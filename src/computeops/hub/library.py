@@ -21,6 +21,7 @@ from computeops.hub.db import Repository
 from computeops.hub.library_call import completed, data, refused, require, sent_json, text_of
 from computeops.hub.sifs import SifFile
 from computeops.hub.state import Hub, header
+from computeops.hub.vulnerabilities import gates
 from computeops.model import Digest
 
 _API = "2.0.0-alpha.2"  # of the Library API: from this on, tags have an architecture
@@ -119,9 +120,13 @@ class Library:
         name, reference = self._reference(request)
         repository = self._visible(self._hub.caller(request.scope), name)
         if isinstance(reference, Digest):  # a hash means one file, whatever ?arch= says
-            return repository, sifs.described(self._hub, repository, reference)
-        row = await sifs.find(self._hub, repository, reference, request.query_params.get("arch", ""))
-        return repository, sifs.file_of(self._hub, repository, row)
+            file = sifs.described(self._hub, repository, reference)
+        else:
+            row = await sifs.find(self._hub, repository, reference, request.query_params.get("arch", ""))
+            file = sifs.file_of(self._hub, repository, row)
+        caller = self._hub.caller(request.scope)
+        gates.require_open(self._hub.database, caller, repository, str(file.digest))
+        return repository, file
 
     def _reference(self, request: Request) -> tuple[str, Digest | str]:
         """Return the repository and the tag or hash of `a/b/c:tag`."""

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from computeops.hub.db import Repository, collections, evidence, releases, repositories
+from computeops.hub.vulnerabilities.tables import evidence_checks, verdicts
 
 MAX_IMAGES = 200
 """Of one version, as far as they are shown."""
@@ -32,6 +33,10 @@ class Item:
     """Of an SBOM."""
     fault: str
     """Why it counts for nothing; empty: it is about this image and can be read."""
+    signature: str = "waiting"
+    """What its signatures are worth to the collection: a word of `vulnerabilities.signatures.STATES`."""
+    verified: tuple[str, ...] = ()
+    """Names of the keys of the collection whose signature holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,14 @@ class Listed:
     license: str
     domains: tuple[str, ...]
     created: int
+    verdict: str = ""
+    """What its known vulnerabilities amount to; empty: nobody asks."""
+    counts: tuple[int, ...] = ()
+    """Findings that count, by place of the severity."""
+    blocked_from: int | None = None
+    """From when on its collection keeps it back from readers."""
+    why: str = ""
+    """What the gate of its collection says."""
     evidence: tuple[Item, ...] = ()
     """In the order of publication."""
     siblings: tuple["Listed", ...] = ()
@@ -85,9 +98,19 @@ class Page:
 def rows_of_releases(*, by_version: bool = False) -> sa.Select[Any]:
     """Return the question for rows that `listed` takes; `by_version`: the newest image of each version alone."""
     select = (
-        sa.select(releases, repositories.c.name.label("repository_name"), collections.c.public)
+        sa.select(
+            releases,
+            repositories.c.name.label("repository_name"),
+            collections.c.public,
+            *(verdicts.c[name] for name in ("verdict", "counts", "blocked_from", "why")),
+        )
         .join_from(releases, repositories)
         .join(collections)
+        .join(
+            verdicts,
+            (verdicts.c.repository == releases.c.repository) & (verdicts.c.digest == releases.c.digest),
+            isouter=True,
+        )
     )
     if not by_version:
         return select
@@ -113,6 +136,10 @@ def listed(row: sa.Row[Any]) -> Listed:
         license=row.license,
         domains=tuple(row.domains),
         created=row.created,
+        verdict=row.verdict or "",
+        counts=tuple(row.counts or ()),
+        blocked_from=row.blocked_from,
+        why=row.why or "",
     )
 
 
@@ -147,7 +174,10 @@ def _evidence(connection: sa.Connection, entries: Sequence[Listed]) -> dict[str,
         return found
     mine = _pairs(evidence.c.repository, evidence.c.subject, wanted)
     # where there is too much to show, what failed is shown: nobody hides it behind hundreds of others
-    select = sa.select(evidence).where(mine).order_by(evidence.c.passed.is_not(False), evidence.c.created)
+    checked = (evidence_checks.c.repository == evidence.c.repository) & (evidence_checks.c.digest == evidence.c.digest)
+    more = evidence_checks.c["state"], evidence_checks.c["keys"].label("names")
+    select: sa.Select[Any] = sa.select(evidence, *more).join(evidence_checks, checked, isouter=True).where(mine)
+    select = select.order_by(evidence.c.passed.is_not(False), evidence.c.created)
     rows = connection.execute(select.limit(_MAX_EVIDENCE)).all()
     for row in sorted(rows, key=lambda row: (row.created, row.digest)):
         found.setdefault(row.subject, []).append(row)
@@ -178,4 +208,6 @@ def _items(release: Listed, rows: Iterable[sa.Row[Any]]) -> Iterable[Item]:
             words=row.facts.get("words", ""),
             packages=None if fault else row.facts.get("packages"),
             fault=fault,
+            signature=row.state or "waiting",
+            verified=tuple(row.names or ()) if row.state == "valid" else (),
         )

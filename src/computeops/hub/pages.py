@@ -76,6 +76,8 @@ def _templates() -> jinja2.Environment:
     )
     made.filters |= {"size": present.size, "day": present.day, "moment": present.moment, "short": present.short}
     made.filters |= {"badges": present.badges, "title_of": facts.title, "sentence": present.sentence}
+    made.filters |= {"verdict_badges": present.verdict_badges, "verdict_words": present.verdict_words}
+    made.filters |= {"kept_back": present.kept_back}
     made.filters |= {"architectures": present.architectures, "variants": present.variants}
     return made
 

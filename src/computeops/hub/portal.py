@@ -23,6 +23,7 @@ from computeops.hub.highlight import highlight
 from computeops.hub.send import send_blob
 from computeops.hub.state import Hub
 from computeops.hub.storage import Storage
+from computeops.hub.vulnerabilities import gates
 from computeops.limits import LIMITS
 from computeops.model import Digest
 
@@ -129,6 +130,7 @@ def _file(hub: Hub, request: Request) -> Response:
     size = hub.blobs.size(digest)
     if size is None or not hub.database.linked(repository, str(digest)):
         raise NotFoundError(f"no file {digest} in {repository.name}")
+    gates.require_open(hub.database, browser.caller(hub, request), repository, str(digest))
     return _Download(hub.blobs.storage, digest, size)
 
 

@@ -1,10 +1,12 @@
 """Values as people read them: sizes, days, digests, and evidence in badges."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from computeops.check import kinds
+from computeops.check.advisories.model import SEVERITIES
 from computeops.hub.listed import Item, Listed
 
 _UNIT = 1000
@@ -69,6 +71,40 @@ def badges(items: Iterable[Item]) -> list[Badge]:
     if scans := by_kind.get(kinds.VULNS):
         found.append(Badge("Scanned", "plain", f"Known vulnerabilities, at the last scan: {scans[-1].words}"))
     return found
+
+
+_VERDICTS = {
+    "clean": ("No known vulnerabilities", "good", "Every package in it was compared with advisories of today"),
+    "stale": ("Advisories too old", "plain", "Nothing was found, but the advisories are too old to say so"),
+    "unscannable": ("Not fully scanned", "plain", "Nothing was found, but not all in it could be judged"),
+}
+
+
+def verdict_badges(release: Listed) -> list[Badge]:
+    """Return what its known vulnerabilities amount to, and whether its collection keeps it back."""
+    found = [Badge("Kept back", "bad", f"Readers cannot pull it: {release.why}")] if kept_back(release) else []
+    if release.verdict in _VERDICTS:
+        return [*found, Badge(*_VERDICTS[release.verdict])]
+    if release.verdict == "vulnerable":
+        grave = any(release.counts[-2:])
+        title = "Known vulnerabilities in its packages"
+        found.append(Badge(verdict_words(release), "bad" if grave else "plain", title))
+    return found
+
+
+def verdict_words(release: Listed) -> str:
+    """Return what its known vulnerabilities amount to: `2 critical, 7 high`."""
+    if release.verdict == "waiting":
+        return "not looked into yet"
+    if release.verdict != "vulnerable":
+        return _VERDICTS[release.verdict][0]
+    named = [(count, name) for count, name in zip(release.counts, SEVERITIES, strict=False) if count]
+    return ", ".join(f"{count} {name}" for count, name in reversed(named[-2:])) or "vulnerable"
+
+
+def kept_back(release: Listed) -> bool:
+    """Return whether readers cannot pull it now."""
+    return release.blocked_from is not None and release.blocked_from <= time.time()
 
 
 def _counted(packages: int | None) -> str:

@@ -21,6 +21,7 @@ from computeops.hub.oci_error import OciError
 from computeops.hub.proxy import Proxies
 from computeops.hub.send import send_blob, send_bytes
 from computeops.hub.state import Hub, header
+from computeops.hub.vulnerabilities import gates
 from computeops.limits import LIMITS
 from computeops.model import Digest
 
@@ -124,6 +125,7 @@ class Registry:
         if found is None:
             raise OciError("MANIFEST_UNKNOWN", 404, f"{call.name} has no manifest {reference[:200]!r}")
         headers, body = found
+        gates.require_open(database, self._hub.caller(call.scope), repository, headers["docker-content-digest"])
         if header(call.scope, b"if-none-match") == headers["etag"]:
             await call.answer(304, {"etag": headers["etag"], "docker-content-digest": headers["docker-content-digest"]})
         else:
@@ -203,6 +205,7 @@ class Registry:
         size = database.remember(("blob", repository.id, call.rest), lambda: database.linked(repository, call.rest))
         if size is None:
             raise OciError("BLOB_UNKNOWN", 404, f"{call.name} has no blob {digest}")
+        gates.require_open(database, self._hub.caller(call.scope), repository, call.rest)
         headers = {
             "content-type": "application/octet-stream",
             "docker-content-digest": call.rest,

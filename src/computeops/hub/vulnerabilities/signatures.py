@@ -167,16 +167,16 @@ def add_key(database: Database, collection: str, name: str, text: str, *, added_
     return next(one for one in list_keys(database, collection) if one.keyid == key.keyid)
 
 
-def remove_key(database: Database, collection: str, keyid: str) -> None:
+def remove_key(database: Database, collection: str, name: str) -> None:
     """Trust a key no longer: what it signed is no longer shown as valid, from this moment on.
 
     Raises:
         NotFoundError: the collection does not trust such a key.
     """
     with database.write() as connection:
-        here = (evidence_keys.c.collection == collection) & (evidence_keys.c.keyid == keyid)
+        here = (evidence_keys.c.collection == collection) & (evidence_keys.c.name == name)
         if not connection.execute(sa.delete(evidence_keys).where(here)).rowcount:
-            raise NotFoundError(f"{collection} does not trust the key {keyid[:80]}")
+            raise NotFoundError(f"{collection} does not trust the key {name[:80]}")
         _again(connection, collection)
 
 

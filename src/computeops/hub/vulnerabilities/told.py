@@ -11,13 +11,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from computeops.check.findings import Finding
-from computeops.hub import webhooks
-from computeops.hub.db import recipes, repositories
+from computeops.errors import NotFoundError
+from computeops.hub import roles, webhooks
+from computeops.hub.auth import Caller
+from computeops.hub.db import Database, collections, recipes, repositories
 from computeops.hub.db import releases as release_rows
 from computeops.hub.vulnerabilities.matching import finding
 from computeops.hub.vulnerabilities.tables import (
     events,
     findings,
+    inventories,
     packages,
     rebuild_requests,
     subscriptions,
@@ -154,8 +157,6 @@ def _wish(connection: sa.Connection, row: sa.Row[Any], now: int) -> None:
 
 def _newest(connection: sa.Connection, repository: int) -> sa.Row[Any] | None:
     """Return the newest release of a repository that has a recipe by which it can be built again."""
-    from computeops.hub.vulnerabilities.tables import inventories
-
     has_recipe = sa.exists().where(
         recipes.c.repository == release_rows.c.repository,
         recipes.c.subject.in_([release_rows.c.digest, release_rows.c.target]),
@@ -186,9 +187,10 @@ def _fixable(connection: sa.Connection, inventory: int) -> Iterator[Finding]:
             yield one
 
 
-def rebuild_wanted(connection: sa.Connection, *, limit: int = 50) -> list[RebuildRequest]:
-    """Return the oldest requests to rebuild that nobody has taken."""
+def rebuild_wanted(connection: sa.Connection, *, collection: str = "", limit: int = 50) -> list[RebuildRequest]:
+    """Return the oldest requests to rebuild that nobody has taken, of one collection or of all."""
     query = sa.select(rebuild_requests).where(rebuild_requests.c.taken.is_(None)).order_by(rebuild_requests.c.id)
+    query = query.where(rebuild_requests.c.collection == collection) if collection else query
     return [RebuildRequest(**row._mapping) for row in connection.execute(query.limit(limit))]  # noqa: SLF001  public name
 
 
@@ -210,6 +212,19 @@ def subscribe(connection: sa.Connection, person: int, target: str, *, wanted: bo
         connection.execute(sa.insert(subscriptions).values(**row))
 
 
+def require_target(database: Database, caller: Caller, target: str) -> None:
+    """Let only those subscribe who see the collection or repository `target`.
+
+    Raises:
+        NotFoundError: there is none, or none that the caller sees: the same words for both.
+    """
+    if (found := database.repository(target)) is not None and caller.sees(found):
+        return
+    public = roles.exists(database, target) and roles.is_public(database, target)
+    if not (public or (roles.exists(database, target) and caller.may("pull", f"{target}/any"))):
+        raise NotFoundError(f"no collection or release {target[:200]}")
+
+
 def subscriptions_of(connection: sa.Connection, person: int) -> list[str]:
     """Return what a person wants to be told of."""
     query = sa.select(subscriptions.c.target).where(subscriptions.c.person == person)
@@ -223,8 +238,6 @@ def happened(
 
     `visible`: the condition about repositories and collections that is what the caller may see.
     """
-    from computeops.hub.db import collections
-
     query = (
         sa.select(events)
         .join(repositories, repositories.c.name == events.c.repository)
@@ -238,3 +251,25 @@ def happened(
 def forget(connection: sa.Connection) -> None:
     """Delete what happened long ago."""
     connection.execute(sa.delete(events).where(events.c.at < int(time.time()) - _KEPT_SECONDS))
+
+
+def title(event: Event) -> str:
+    """Return what happened in one line."""
+    found = event.body.get("findings", ())
+    worst = f"{found[0]['id']} ({found[0]['severity']})" if found else ""
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    if event.kind == REBUILD:
+        return f"{event.repository}:{event.body.get('tag', '')}: another build would repair {worst}{more}"
+    return f"{event.repository}: {worst}{more}"
+
+
+def text(event: Event) -> str:
+    """Return what happened in a few lines."""
+    tags = ", ".join(one["tag"] for one in event.body.get("releases", ())[:10]) or event.body.get("tag", "")
+    lines = [
+        f"{one['id']}, {one['severity']}, in {one['package']} {one['version']}"
+        + (f"; repaired in {one['fixed']}" if one["fixed"] else "; no fix is known")
+        + ("; it is being exploited" if one["exploited"] else "")
+        for one in event.body.get("findings", ())[:20]
+    ]
+    return "\n".join([f"In {tags}:", *lines])

@@ -114,10 +114,15 @@ class Session:
         seconds: float = LIMITS.http_seconds,
         pause: float = PAUSE,
         hosts: frozenset[str] | None = None,
+        socket: str = "",
     ) -> None:
-        """`hosts`: the only ones (`host` or `host:port`) that requests and redirects may go to; None: any."""
+        """`hosts`: the only ones (`host` or `host:port`) that requests and redirects may go to; None: any.
+
+        `socket`: path of the Unix socket that every request goes to, whatever its address says.
+        """
         self._seconds = seconds
         self._hosts = hosts
+        self._socket = socket
         self._pause = pause
         self._client: httpx2.Client | None = None
 
@@ -226,6 +231,7 @@ class Session:
                 # identity: digests are about bytes as they are stored, and a compressed answer could be a bomb
                 headers={"User-Agent": f"computeops/{__version__}", "Accept-Encoding": "identity"},
                 follow_redirects=False,
+                transport=httpx2.HTTPTransport(uds=self._socket) if self._socket else None,
             )
         return self._client
 

@@ -42,6 +42,9 @@ _Options = Mapping[str, Any]
 @click.option("--after", multiple=True, metavar="ID", help="Start only when this job has succeeded; may be repeated.")
 @click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or pass a private one by its name.")
 @click.option("--bind", multiple=True, metavar="SRC[:DST[:ro]]", help="Show a file or folder in the container.")
+@click.option(
+    "--volume", "volumes", multiple=True, metavar="NAME:PATH[:ro]", help="Storage that the scheduler itself has."
+)
 @click.option("--engine", default="", help="Engine that runs the container.")
 @click.option("--cwd", type=click.Path(path_type=Path), help="Folder to start in; default: this one.")
 @click.option("--input", "stdin", type=click.Path(path_type=Path), help="File that it reads as standard input.")
@@ -82,7 +85,10 @@ def submit_command(settings: Settings, /, image: str, args: Sequence[str], **opt
         engine.admit(path, settings.cache)
     values = _values(options["env"], environ)
     job = _job(staged, args, options, values, site, settings)
-    if run.load(on).STARTS_CONTAINERS and not Path(image).exists():
+    scheduler = run.load(on)
+    if getattr(scheduler, "TAKES_FILES", False):
+        job = replace(job, inside=_inside(path, args))
+    elif scheduler.STARTS_CONTAINERS and not Path(image).exists():
         job = _in_registry(job, image, path, args, settings)
     if options["dry_run"]:
         click.echo("".join(f"{line}\n" for line in staged.told), err=True, nl=False)
@@ -138,6 +144,7 @@ def _job(
         stdin=file("stdin"),
         stdout=file("stdout"),
         stderr=file("stderr"),
+        volumes=tuple(options["volumes"]),
         retries=options["retries"],
         queue=options["queue"] or site.queue or settings.queue,
         account=options["account"] or site.account or settings.account,
@@ -155,8 +162,14 @@ def _in_registry(job: Job, image: str, path: Path, args: Sequence[str], settings
     if digest is None:
         raise UsageError(f"{path} does not say which OCI image it is", hint="build and push it with computeops")
     host = reference.hub.rpartition("://")[2].rstrip("/")
-    command = convert.description(path).command
-    return replace(job, image=f"{host}/{reference.repository}@{digest}", inside=(*command, *args))
+    return replace(job, image=f"{host}/{reference.repository}@{digest}", inside=_inside(path, args))
+
+
+def _inside(path: Path, args: Sequence[str]) -> tuple[str, ...]:
+    """Return what is started in the image at `path` where no engine of ours does it."""
+    from computeops.image import convert
+
+    return (*convert.description(path).command, *args)
 
 
 def _show(record: Record, plan: run.Plan, *, as_json: bool) -> None:

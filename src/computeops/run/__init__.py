@@ -42,7 +42,19 @@ __all__ = [
     "summary",
 ]
 
-BUILT_IN = ("local", "slurm", "htcondor", "gridengine", "lsf", "pbs", "torque", "kubernetes")
+BUILT_IN = (
+    "local",
+    "slurm",
+    "htcondor",
+    "htcondor_container",
+    "gridengine",
+    "lsf",
+    "pbs",
+    "torque",
+    "kubernetes",
+    "swarm",
+    "chronos",
+)
 States = Mapping[int, State]
 """Number of a task to what is known of it."""
 _LOST_SECONDS = 30.0
@@ -81,6 +93,8 @@ def prepare(job: Job, *, on: str, jobs: Records) -> tuple[Record, Plan]:
             f"--env {job.private[0]}: the queue of {on} shows variables to everyone who asks",
             hint="keep the secret in a file that only you may read, or write --env NAME=VALUE if it is none",
         )
+    if job.volumes and not scheduler.STARTS_CONTAINERS:
+        raise UsageError(f"{on} has no volumes of its own", hint="--bind shows a folder of the machine that computes")
     before = [jobs.get(identity) for identity in job.after]
     if foreign := [one for one in before if one.on != on]:
         raise UsageError(f"job {foreign[0].id} is on {foreign[0].on}: a job on {on} cannot wait for it")

@@ -16,11 +16,11 @@ from computeops.run.model import Phase, Plan, Record, Seen, State
 
 SHOWS_ENV = True
 STARTS_CONTAINERS = False
-_PASSES = ("CONDOR_CONFIG", "_CONDOR_")
+PASSES = ("CONDOR_CONFIG", "_CONDOR_")
 _FILE, _WATCHER, _SUBMIT = "job.sub", "watch.sub", "submit.sh"
-_ID, _WATCHES = "ComputeOpsId", "ComputeOpsWatches"
+ID, _WATCHES = "ComputeOpsId", "ComputeOpsWatches"
 """Attributes of our own: the id of a job, and of the one that a watcher releases."""
-_ASKED = f"{_ID},ClusterId,ProcId,JobStatus,HoldReason,HoldReasonCode,RemoveReason,ExitCode,ExitBySignal,ExitSignal"
+_ASKED = f"{ID},ClusterId,ProcId,JobStatus,HoldReason,HoldReasonCode,RemoveReason,ExitCode,ExitBySignal,ExitSignal"
 # https://htcondor.readthedocs.io/en/latest/codes-other-values/job-status-codes.html
 _PHASES = {
     1: Phase.WAITING,  # idle
@@ -34,8 +34,14 @@ _PHASES = {
 _COMPLETED, _HELD = 4, 5
 _BY_SUBMITTER = 15
 """Code of a hold that the submit description asked for."""
+_OVER_TIME = frozenset({46, 47})
+"""Codes of a hold because the job took longer than allowed_job_duration or allowed_execute_duration."""
 _LATE = 60
 """Seconds over its time after which HTCondor itself ends a job whose script did not."""
+
+
+log_files = body.log_files
+"""Where output and errors of a job go."""
 
 
 def available() -> str:
@@ -58,11 +64,11 @@ def script(record: Record, after: Sequence[Record]) -> Plan:
     files = {body.NAME: text, _FILE: _description(record, held=bool(after))}
     submit = ("condor_submit", "-terse", *job.options, _FILE)
     if not after:
-        return Plan(submit, files, passes=_PASSES)
+        return Plan(submit, files, passes=PASSES)
     files |= {"watch.sh": _watch(record, after), _WATCHER: _watcher(record)}
     # The watcher first: a job on hold that nobody watches would wait for ever.
     files[_SUBMIT] = f'#!/bin/sh\ncondor_submit -terse {_WATCHER} >watcher || exit\nexec "$@"\n'
-    return Plan(("sh", _SUBMIT, *submit), files, passes=_PASSES)
+    return Plan(("sh", _SUBMIT, *submit), files, passes=PASSES)
 
 
 def _description(record: Record, *, held: bool) -> str:
@@ -78,7 +84,7 @@ def _description(record: Record, *, held: bool) -> str:
         "log = events.log",
         f"getenv = {', '.join([*handover.INHERITED, f'{handover.OURS}*', *job.env])}",
         f"batch_name = {record.label}",
-        f'My.{_ID} = "{record.id}"',
+        f'My.{ID} = "{record.id}"',
         f"request_cpus = {job.cpus}",
     ]
     lines += [f"request_memory = {job.memory}"] if job.memory else []
@@ -86,12 +92,12 @@ def _description(record: Record, *, held: bool) -> str:
     if job.seconds:
         lines.append(f"periodic_remove = JobStatus == 2 && time() - EnteredCurrentStatus > {job.seconds + _LATE}")
     lines += [f"max_materialize = {job.array.at_once}"] if job.array and job.array.at_once else []
-    lines += [f"accounting_group = {_word(job.account)}"] if job.account else []
+    lines += [f"accounting_group = {word(job.account)}"] if job.account else []
     lines += ["hold = true"] if held else []
     return "\n".join([*lines, f"queue {len(job.numbers)}"]) + "\n"
 
 
-def _word(text: str) -> str:
+def word(text: str) -> str:
     """Return `text` if a submit description takes it for nothing but itself.
 
     Raises:
@@ -104,7 +110,7 @@ def _word(text: str) -> str:
 
 def _watch(record: Record, after: Sequence[Record]) -> str:
     """Return a script that waits for the ends of `after` and then releases or removes the job on hold."""
-    mine = f"-constraint '{_ID} =?= \"{record.id}\"'"
+    mine = f"-constraint '{ID} =?= \"{record.id}\"'"
     steps = []
     for one in after:
         steps += [
@@ -183,12 +189,12 @@ def cancel(record: Record) -> None:
     Raises:
         SchedulerError: it does not answer.
     """
-    both = f'{_ID} =?= "{record.id}" || {_WATCHES} =?= "{record.id}"'
+    both = f'{ID} =?= "{record.id}" || {_WATCHES} =?= "{record.id}"'
     handover.ask(["condor_rm", "-constraint", both], fine=(0, 1))
 
 
 def _any(ids: Mapping[str, Record]) -> str:
-    return " || ".join(f'{_ID} =?= "{one}"' for one in ids)
+    return " || ".join(f'{ID} =?= "{one}"' for one in ids)
 
 
 def _read(ids: Mapping[str, Record], answer: str) -> dict[str, Seen]:
@@ -197,8 +203,8 @@ def _read(ids: Mapping[str, Record], answer: str) -> dict[str, Seen]:
         jobs: list[dict[str, Any]] = json.loads(answer) if answer.strip() else []
         found: dict[str, tuple[str, dict[int, State]]] = {}
         for one in jobs:
-            first = ids[one[_ID]].job.numbers[0]
-            _, tasks = found.setdefault(one[_ID], (str(one["ClusterId"]), {}))
+            first = ids[one[ID]].job.numbers[0]
+            _, tasks = found.setdefault(one[ID], (str(one["ClusterId"]), {}))
             tasks[first + one["ProcId"]] = _state(one)
     except (ValueError, KeyError, TypeError) as error:
         raise SchedulerError(f"HTCondor answered with something else than its jobs: {error!r}") from error
@@ -217,6 +223,8 @@ def _state(job: Mapping[str, Any]) -> State:
         if job.get("ExitBySignal"):
             return State.of_code(128 + int(job.get("ExitSignal", 0)), "ended by a signal")
         return State.of_code(int(job["ExitCode"]))
-    if status == _HELD and job.get("HoldReasonCode") != _BY_SUBMITTER:
+    if status == _HELD and job.get("HoldReasonCode") not in _OVER_TIME and job.get("HoldReasonCode") != _BY_SUBMITTER:
         return State(Phase.HELD, None, f"{job.get('HoldReason', '')}")
+    if job.get("HoldReasonCode") in _OVER_TIME:
+        return State(Phase.TIMEOUT, None, "its time was over")
     return State(phase, None, str(job.get("RemoveReason", "")) if phase is Phase.CANCELLED else "")

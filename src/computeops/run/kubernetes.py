@@ -16,7 +16,7 @@ from typing import Any
 from computeops.errors import SchedulerError, UsageError
 from computeops.limits import LIMITS
 from computeops.run import handover
-from computeops.run.model import SINGLE, Job, Phase, Plan, Record, Seen, State
+from computeops.run.model import SINGLE, Job, Phase, Plan, Record, Seen, State, volume
 
 SHOWS_ENV = False
 STARTS_CONTAINERS = True
@@ -87,6 +87,11 @@ def _pod(record: Record) -> dict[str, Any]:
         "terminationGracePeriodSeconds": _GRACE,
         "containers": [_container(record)],
     }
+    if job.volumes:
+        pod["volumes"] = [
+            {"name": f"v{number}", "persistentVolumeClaim": {"claimName": volume(one)[0]}}
+            for number, one in enumerate(job.volumes)
+        ]
     if job.seconds:
         pod["activeDeadlineSeconds"] = job.seconds
     if user:
@@ -111,6 +116,10 @@ def _container(record: Record) -> dict[str, Any]:
         "command": [word.replace("$", "$$") for word in command],  # $(NAME) would be a variable, and $$ is a $
         "env": env,
         "resources": {"limits": limits, "requests": limits},
+        "volumeMounts": [
+            {"name": f"v{number}", "mountPath": path, "readOnly": read_only}
+            for number, (_, path, read_only) in enumerate(map(volume, job.volumes))
+        ],
         "securityContext": {"allowPrivilegeEscalation": False},
     }
 
@@ -147,7 +156,21 @@ def submit(record: Record, plan: Plan, env: Mapping[str, str]) -> str:
 
 def _dropped(asked: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """Return the fields that old servers drop in silence: what is not in the spec that came back."""
-    return [name for name, value in asked.items() if name != "template" and given.get(name) != value]
+    spec = [name for name, value in asked.items() if name != "template" and given.get(name) != value]
+    return [*spec, *(f"template{path}" for path in _missing(asked["template"], given.get("template")))]
+
+
+def _missing(asked: Any, given: Any) -> Iterator[str]:
+    """Yield the paths in `asked` that `given` does not have; values are the server's to write in its own way."""
+    if isinstance(asked, dict):
+        for name, value in asked.items():
+            if isinstance(given, dict) and name in given:
+                yield from (f".{name}{rest}" for rest in _missing(value, given[name]))
+            elif value not in ([], {}, False):  # empty, it may be left out
+                yield f".{name}"
+    elif isinstance(asked, list):
+        pairs = zip(asked, given, strict=False) if isinstance(given, list) and len(given) >= len(asked) else ()
+        yield from (rest for one, other in pairs for rest in _missing(one, other))
 
 
 def _secret(record: Record, owner: Mapping[str, Any], env: Mapping[str, str]) -> str:

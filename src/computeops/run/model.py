@@ -91,6 +91,8 @@ class Job:
     stdout: str = ""
     """Absolute path of the file for its output; empty: the job's own logs."""
     stderr: str = ""
+    volumes: tuple[str, ...] = ()
+    """NAME:PATH[:ro]: storage of the scheduler that the container sees at PATH, for those that start containers."""
     retries: int = 0
     """How often it is started again when it fails."""
     queue: str = ""
@@ -247,6 +249,19 @@ class Scheduler(Protocol):
 def is_variable(name: str) -> bool:
     """Return whether a variable of an environment may be called so in every shell."""
     return _VARIABLE.fullmatch(name) is not None
+
+
+def volume(text: str) -> tuple[str, str, bool]:
+    """Return name, place in the container, and whether it is read-only, of `NAME:PATH[:ro]`.
+
+    Raises:
+        UsageError: it does not follow the grammar.
+    """
+    name, _, rest = text.partition(":")
+    path, _, mode = rest.partition(":")
+    if not name or not path.startswith("/") or mode not in {"", "ro", "rw"}:
+        raise UsageError(f"--volume {text!r}: not a volume", hint="write NAME:/PATH[:ro]")
+    return name, path, mode == "ro"
 
 
 def memory(text: str) -> int:

@@ -1,0 +1,231 @@
+"""Docker Swarm: a service in the mode `replicated-job` for each job, by the Docker Engine API 1.41.
+
+https://docs.docker.com/reference/api/engine/version/v1.41/. The machines share no files with ours: the image comes from
+a registry, by its digest, and output is fetched when a task has ended. A swarm ends no job after a time.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from computeops.errors import SchedulerError, UsageError
+from computeops.run import calls
+from computeops.run.model import Job, Phase, Plan, Record, Seen, State, volume
+
+SHOWS_ENV = True
+STARTS_CONTAINERS = True
+_SOCKET = "unix:///var/run/docker.sock"
+_API = "/v1.41"
+_FILE = "service.json"
+_ID = "org.computeops.id"
+# https://docs.docker.com/engine/swarm/how-swarm-mode-works/swarm-task-states/
+_PHASES = {
+    "new": Phase.WAITING,
+    "allocated": Phase.WAITING,
+    "pending": Phase.WAITING,
+    "assigned": Phase.WAITING,
+    "accepted": Phase.WAITING,
+    "preparing": Phase.WAITING,
+    "ready": Phase.WAITING,
+    "starting": Phase.WAITING,
+    "running": Phase.RUNNING,
+    "complete": Phase.SUCCEEDED,
+    "shutdown": Phase.CANCELLED,
+    "failed": Phase.FAILED,
+    "rejected": Phase.FAILED,
+    "remove": Phase.CANCELLED,
+    "orphaned": Phase.LOST,
+}
+_NANO = 10**9
+_MIB = 1024 * 1024
+_FRAME = 8
+"""Bytes in front of each piece of output: the stream, three zeros, and how long it is."""
+
+
+def available() -> str:
+    """Return "": whether there is a swarm is known when it is asked."""
+    return ""
+
+
+def script(record: Record, after: Sequence[Record]) -> Plan:
+    """Return `record` as the description of a service.
+
+    Raises:
+        UsageError: it asks for what a swarm does not have.
+    """
+    job = record.job
+    refused = {
+        "to start after another": bool(after),
+        "files of ours": bool(job.stdin or job.stdout or job.stderr),
+        "several nodes or tasks": job.nodes > 1 or job.tasks > 1,
+        "a time after which it ends": bool(job.seconds),
+        "modules": bool(job.modules),
+    }
+    for what, asked in refused.items():
+        if asked:
+            raise UsageError(f"a job of a swarm cannot have {what}", hint="use another scheduler")
+    if not job.inside:
+        raise UsageError("a swarm fetches images from a registry", hint="name a release: [hub/]collection/name:version")
+    address = calls.host(job, _SOCKET)
+    text = json.dumps(_service(record), indent=1, ensure_ascii=False) + "\n"
+    return Plan(("POST", f"{address}{_API}/services/create"), {_FILE: text}, stdin=_FILE)
+
+
+def _service(record: Record) -> dict[str, Any]:
+    job = record.job
+    limits: dict[str, Any] = {"NanoCPUs": job.cpus * _NANO}
+    limits |= {"MemoryBytes": job.memory * _MIB} if job.memory else {}
+    asked = dict(limits)
+    if job.gpus:
+        asked["GenericResources"] = [{"DiscreteResourceSpec": {"Kind": "NVIDIA-GPU", "Value": job.gpus}}]
+    size = len(job.numbers)
+    at_once = job.array.at_once if job.array else 0
+    return {
+        "Name": record.label[:63],
+        "Labels": {_ID: record.id},
+        "TaskTemplate": {
+            "ContainerSpec": _container(record),
+            "Resources": {"Limits": limits, "Reservations": asked},
+            "RestartPolicy": {"Condition": "on-failure" if job.retries else "none", "MaxAttempts": job.retries},
+            "Placement": {"Constraints": [f"node.labels.queue=={job.queue}"]} if job.queue else {},
+        },
+        "Mode": {"ReplicatedJob": {"TotalCompletions": size, "MaxConcurrent": at_once or size}},
+    }
+
+
+def _container(record: Record) -> dict[str, Any]:
+    job = record.job
+    command = list(job.inside)
+    env = [f"COMPUTEOPS_JOB_ID={record.id}"]
+    if job.array:  # a swarm counts from 0, and fills in the number itself
+        env.append("COMPUTEOPS_SLOT={{.Task.Slot}}")
+        shift = f'export COMPUTEOPS_TASK_ID=$((COMPUTEOPS_SLOT + {job.array.first})); exec "$@"'
+        command = ["/bin/sh", "-c", shift, "sh", *command]
+    return {
+        "Image": job.image,
+        "Command": command,
+        "Env": env,
+        "Mounts": [
+            {"Type": "volume", "Source": name, "Target": target, "ReadOnly": read_only}
+            for name, target, read_only in map(volume, job.volumes)
+        ],
+        "CapabilityDrop": ["ALL"],
+    }
+
+
+def submit(record: Record, plan: Plan, env: Mapping[str, str]) -> str:
+    """Create the service and return its id.
+
+    Raises:
+        SchedulerError: it was not accepted, or nobody knows.
+    """
+    asked = json.loads(plan.files[_FILE])
+    asked["TaskTemplate"]["ContainerSpec"]["Env"] += [f"{name}={env.get(name, '')}" for name in record.job.env]
+    answer = calls.ask("POST", _address(record.job), f"{_API}/services/create", asked)
+    native = json.loads(answer.body).get("ID", "")
+    if not isinstance(native, str) or not native.isalnum():
+        raise SchedulerError(f"the swarm did not answer with the id of a service but {answer.body[:80]!r}")
+    return native
+
+
+def states(records: Sequence[Record]) -> Mapping[str, Seen]:
+    """Return what the swarm knows of `records`, and fetch the output of tasks that have ended.
+
+    Raises:
+        SchedulerError: it does not answer.
+    """
+    found: dict[str, Seen] = {}
+    for address in dict.fromkeys(_address(one.job) for one in records):
+        here = {one.id: one for one in records if _address(one.job) == address}
+        services = calls.rows(calls.ask("GET", address, f"{_API}/services{_filter('label', [_ID])}"))
+        natives = {str(one.get("ID")): one.get("Spec", {}).get("Labels", {}).get(_ID) for one in services}
+        mine = {native: here[identity] for native, identity in natives.items() if identity in here}
+        if not mine:
+            continue
+        tasks = calls.rows(calls.ask("GET", address, f"{_API}/tasks{_filter('service', list(mine))}"))
+        for native, record in mine.items():
+            own = sorted((one for one in tasks if one.get("ServiceID") == native), key=_created)
+            found[record.id] = Seen(native, _tasks(record, own), State(Phase.WAITING))
+            _fetch_logs(address, record, own)
+    return found
+
+
+def _filter(name: str, values: Sequence[str]) -> str:
+    return f"?filters={quote(json.dumps({name: values}))}"
+
+
+def _created(task: Mapping[str, Any]) -> str:
+    return str(task.get("CreatedAt", ""))
+
+
+def _tasks(record: Record, tasks: Sequence[Mapping[str, Any]]) -> dict[int, State]:
+    """Return the state of the last try of each slot; one that a swarm will try again is running."""
+    found: dict[int, State] = {}
+    tries: dict[int, int] = {}
+    for task in tasks:
+        number = _number(record, task)
+        tries[number] = tries.get(number, 0) + 1
+        state = _state(task)
+        again = state.phase is Phase.FAILED and tries[number] <= record.job.retries
+        found[number] = State(Phase.RUNNING, None, "it failed and is tried again") if again else state
+    return found
+
+
+def _number(record: Record, task: Mapping[str, Any]) -> int:
+    slot = task.get("Slot", 0)
+    return record.job.numbers[0] + (slot if isinstance(slot, int) else 0)
+
+
+def _state(task: Mapping[str, Any]) -> State:
+    status = task.get("Status", {})
+    phase = _PHASES.get(str(status.get("State")), Phase.UNKNOWN)
+    code = status.get("ContainerStatus", {}).get("ExitCode")
+    said = str(status.get("Err") or "")
+    if phase is Phase.SUCCEEDED:
+        return State(phase, 0)
+    if phase is Phase.FAILED and isinstance(code, int) and code:
+        return State(phase, code)
+    return State(phase, None, said if phase is not Phase.RUNNING else "")
+
+
+def _fetch_logs(address: str, record: Record, tasks: Sequence[Mapping[str, Any]]) -> None:
+    """Write the output of tasks that have ended beside the record: a swarm forgets it with the service."""
+    for task in tasks:
+        number, identity = _number(record, task), str(task.get("ID", ""))
+        out = record.folder / "logs" / (f"out.{number}" if record.job.array else "out")
+        err = out.with_name(out.name.replace("out", "err", 1))
+        mark = out.with_name(f".{identity}")
+        if not _state(task).phase.ended or mark.exists() or not identity.isalnum():
+            continue
+        try:
+            data = calls.ask("GET", address, f"{_API}/tasks/{identity}/logs?stdout=1&stderr=1").body
+        except SchedulerError:  # its node is gone: the end of the task is known nevertheless
+            continue
+        for stream, piece in _frames(data):
+            with (err if stream == 2 else out).open("ab") as log:
+                log.write(piece)
+        mark.touch()
+
+
+def _frames(data: bytes) -> list[tuple[int, bytes]]:
+    """Return stream and content of each piece."""
+    found, at = [], 0
+    while at + _FRAME <= len(data):
+        size = int.from_bytes(data[at + 4 : at + _FRAME])
+        found.append((data[at], data[at + _FRAME : at + _FRAME + size]))
+        at += _FRAME + size
+    return found
+
+
+def cancel(record: Record) -> None:
+    """Remove the service with its tasks; that it is gone already is no error.
+
+    Raises:
+        SchedulerError: it does not answer.
+    """
+    calls.ask("DELETE", _address(record.job), f"{_API}/services/{record.native}", fine=(200, 204, 404))
+
+
+def _address(job: Job) -> str:
+    return calls.host(job, _SOCKET)

@@ -33,6 +33,7 @@ from computeops.check.advisories.model import State
 from computeops.check.advisories.update import Outcome, update
 from computeops.check.inventory import System
 from computeops.errors import ConflictError, FormatError, LimitError, NetworkError, NotFoundError, UsageError
+from computeops.limits import LIMITS
 from computeops.model import Signed
 from feeds import DAY, NOW
 from servers import docker_registry
@@ -933,3 +934,61 @@ def test_an_index_goes_from_site_to_site_through_a_registry(
         taken = json.loads(computeops(there, "advisories", "pull", f"{address}/site/advisories", "--json").stdout)
         assert taken == {"file": said["reference"], "index": said["index"], "signers": ["ada"]}
         assert count(there / "index.sqlite") == 1
+
+
+# ------------------------------------------------------------------ what packages say of themselves
+
+CHANGELOG = """\
+zlib (1:1.2.13.dfsg-1+deb12u1) bookworm-security; urgency=high
+
+  * Fix an overflow (CVE-2026-1001,
+    CVE-2026-1002). Closes: #1
+
+ -- A. Developer <a@debian.org>  Tue, 17 Nov 2026 13:00:00 +0100
+
+zlib (1:1.2.13.dfsg-2) unstable; urgency=medium
+
+  * What the update above was rebuilt from: CVE-2026-1003.
+
+ -- A. Developer <a@debian.org>  Mon, 16 Nov 2026 13:00:00 +0100
+
+zlib (1:1.2.13.dfsg-1) unstable; urgency=medium
+
+  * New upstream release.
+
+ -- A. Developer <a@debian.org>  nonsense
+"""
+
+
+def debian_root(folder: Path, changelogs: dict[str, bytes]) -> Path:
+    (folder / "root/etc").mkdir(parents=True)
+    (folder / "root/etc/os-release").write_text('ID=debian\nVERSION_ID="12"\n')
+    for package, packed in changelogs.items():
+        place = folder / f"root/usr/share/doc/{package}/changelog.Debian.gz"
+        place.parent.mkdir(parents=True)
+        place.write_bytes(packed)
+    return folder / "root"
+
+
+def test_an_image_of_today_says_what_is_wrong_with_one_of_yesterday(tmp_path: Path) -> None:
+    packed = gzip.compress(CHANGELOG.encode())
+    bomb = gzip.compress(b"0" * (LIMITS.advisory_bytes + 1))
+    debian_root(tmp_path, {"zlib1g": packed, "broken": packed[:50], "text": b"no gzip", "bomb": bomb})
+    said = computeops(tmp_path, "advisories", "changelogs", str(tmp_path / "root"), str(tmp_path / "mirror"), "--json")
+    assert json.loads(said.stdout)["records"] == 2
+    path = tmp_path / "index.sqlite"
+    update(path, mirror=str(tmp_path / "mirror"), now=NOW)
+    fixed = "1:1.2.13.dfsg-1+deb12u1"
+    with Index(path) as index:
+        number = index.package("Debian:12", "zlib") or 0
+        found = [index.notice(one.advisory) for one in index.hits(number, versions.key("deb", "1:1.2.13.dfsg-1"))]
+    assert {cve for one in found for cve in one.vulnerabilities} == {f"CVE-2026-100{number}" for number in (1, 2, 3)}
+    assert {one.modified for one in found} == {"2026-11-17T12:00:00Z", "2026-11-16T12:00:00Z"}
+    assert hits(path, "Debian:12", "zlib", fixed) == []
+
+
+def test_an_image_without_changelogs_says_nothing(tmp_path: Path) -> None:
+    debian_root(tmp_path, {})
+    done = computeops(tmp_path, "advisories", "changelogs", str(tmp_path / "root"), str(tmp_path / "m"), check=False)
+    assert done.returncode == NotFoundError.exit_code
+    assert b"no changelogs" in done.stderr

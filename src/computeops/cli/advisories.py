@@ -11,7 +11,7 @@ import click
 
 from computeops.cli.output import Progress, emit, json_option, table
 from computeops.config import Settings
-from computeops.errors import CHECK_FAILED, TrustError
+from computeops.errors import CHECK_FAILED, TrustError, UsageError
 from computeops.model import Signed
 
 if TYPE_CHECKING:
@@ -194,3 +194,30 @@ def _pull(settings: Settings, reference: str, *, untrusted: bool, older: bool, a
             pull_file(there, wanted, bundle.ARTIFACT, file, limit_bytes=LIMITS.index_bytes)
         progress.done()
         _take(settings, file, str(wanted), untrusted=untrusted, older=older, as_json=as_json)
+
+
+@advisories_command.command("changelogs")
+@click.argument("image", type=click.Path(path_type=Path, exists=True))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@json_option
+def _changelogs(image: Path, folder: Path, *, as_json: bool) -> None:
+    """Write what the Debian packages of IMAGE say that they repaired as a feed to FOLDER, for `update --from`.
+
+    Where nothing but a Debian mirror can be reached: an image of today tells what is wrong with one of yesterday.
+
+    Example: computeops advisories changelogs samtools-1.16.1.sif feeds
+    """
+    from computeops.check import inventory
+    from computeops.check.advisories import changelog, ecosystem
+    from computeops.image import convert
+
+    tree = convert.open_tree(image)
+    system = inventory.packages(tree).system
+    if system.id != "debian":
+        raise UsageError(f"{image} is not of Debian but of {system.title or system.id}")
+    count = changelog.write(tree, ecosystem.of_system(system)[0], folder)
+    emit(
+        {"folder": str(folder), "records": count},
+        f"{folder}: {count} versions that repaired something",
+        as_json=as_json,
+    )

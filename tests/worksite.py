@@ -22,6 +22,7 @@ from backends import missing_program
 from building import base_layout
 from computeops.model import Digest
 from conftest import RunningHub, Scientist
+from servers import Asked, serving
 
 ENDED = {"succeeded", "failed", "cancelled"}
 _PATIENCE_SECONDS = 240
@@ -52,6 +53,47 @@ def packed(folder: Path) -> bytes:
     return data.getvalue()
 
 
+def archive_of(file: Path, members: list[tuple[str, str, str]]) -> Path:
+    """Write a tar file of hostile members: name, kind (file, link, hard link, device) and content or target."""
+    kinds = {"f": tarfile.REGTYPE, "l": tarfile.SYMTYPE, "h": tarfile.LNKTYPE, "d": tarfile.CHRTYPE}
+    with tarfile.open(file, "w") as tar:
+        for name, kind, text in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kinds[kind], "" if kind == "f" else text
+            info.size = len(text) if kind == "f" else 0
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return file
+
+
+@contextmanager
+def git_over_http(work: Path, bare: Path) -> Iterator[tuple[str, str]]:
+    """Serve what is in `work` as a repository with hooks and a submodule; give its address and its newest commit."""
+    (work / ".gitmodules").write_text('[submodule "x"]\n\tpath = x\n\turl = https://evil.invalid/x\n')
+    who = ["-c", "user.name=ada", "-c", "user.email=ada@example.org", "-c", "init.defaultBranch=main"]
+
+    def git(*argv: str | Path) -> str:
+        return subprocess.run(["git", *who, *argv], cwd=work, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},x")
+    git("commit", "--quiet", "-m", "all")
+    commit = git("rev-parse", "HEAD")
+    git("clone", "--quiet", "--bare", work, bare)
+    for hook in ("post-checkout", "post-merge", "pre-auto-gc", "reference-transaction"):
+        (bare / "hooks" / hook).write_text(f"#!/bin/sh\ntouch {bare.parent}/ran\n")
+        (bare / "hooks" / hook).chmod(0o755)
+    git("--git-dir", bare, "update-server-info")
+
+    def answers(asked: Asked) -> None:
+        file = bare / asked.path.lstrip("/")
+        found = file.read_bytes() if file.is_file() and file.resolve().is_relative_to(bare.resolve()) else None
+        asked.answer(404 if found is None else 200, found or b"")
+
+    with serving(answers) as server:
+        yield server.url, commit
+
+
 class Worksite:
     """One hub, the people who use it, and its workers."""
 
@@ -60,7 +102,7 @@ class Worksite:
         self.hub = RunningHub(folder / "hub")
         self.hub.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.hub.data / "hub.toml").open("a") as file:
-            file.write(f"\n[pipelines]\nprivate_addresses = true\n{settings}\n")
+            file.write(f"\nrequests_per_second = 0\n[pipelines]\nprivate_addresses = true\n{settings}\n")
         self.hub.start()
         self.token = self.hub.token("push:*", name="ada")
         self.workers: dict[str, Worker] = {}
@@ -147,7 +189,7 @@ class Worker:
         self.home.chmod(0o755)
         self.user = Scientist(self.home)
         self.state = self.home / "worker"
-        self.python, self.env = _python(self.user)
+        self.python, self.env = python_for(self.user)
         self.process: subprocess.Popen[bytes] | None = None
 
     def argv(self) -> list[str]:
@@ -196,7 +238,7 @@ class Worker:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def _python(user: Scientist) -> tuple[str, Mapping[str, str]]:
+def python_for(user: Scientist) -> tuple[str, Mapping[str, str]]:
     """Return a Python that the user can run, and what it needs to find our packages."""
     python = Path(sys.executable).resolve()
     if user.run(["test", "-x", python], check=False).returncode:

@@ -100,7 +100,7 @@ def _old(hub: Hub, now: int) -> int:
         pipelines.c.repository == repositories.c.name,
         pipelines.c.kind == REBUILD,
         pipelines.c.version == releases.c.digest,
-        pipelines.c.created >= before,
+        (pipelines.c.created >= before) | pipelines.c.state.not_in(ENDED),
     )
     query = (
         sa.select(repositories.c.name, releases.c.digest)

@@ -24,8 +24,13 @@ def require(uris: Iterable[str], *, private: bool, own: Iterable[str] = ()) -> N
         scheme, _, rest = uri.removeprefix("git+").partition(":")
         if scheme == "path" or (mine and _is_own(uri, mine)):
             continue
-        if scheme in {"docker", "oci", "localimage"} and not rest.startswith("/"):
-            continue  # the builders look at these: registries, and what lies beside the recipe
+        if scheme in {"oci", "localimage", "dir"} and not rest.startswith("/"):
+            continue  # the builders let these lie beside the recipe only
+        if scheme == "docker":
+            registry, slash, _ = rest.removeprefix("//").partition("/")
+            is_host = bool(slash) and (bool(set(registry) & set(".:")) or registry == "localhost")
+            hosts |= {urlsplit(f"//{registry}").hostname or ""} if is_host else set()
+            continue
         if scheme not in _WEB:
             raise DeniedError(f"a pipeline takes nothing from {uri[:200]}", hint="name an https address")
         hosts.add(urlsplit(uri.removeprefix("git+")).hostname or "")

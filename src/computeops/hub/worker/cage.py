@@ -23,6 +23,8 @@ _MIB = 1024 * 1024
 _PAGE = resource.getpagesize()
 _TICK_SECONDS = 0.1
 _LOOK_SECONDS = 0.5
+_MORE = 32
+"""So many processes more than it may have, so that who has too many is seen and ended, and not only held up."""
 _FLOOR_BYTES = 256 * _MIB
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -61,7 +63,7 @@ def _child(step: Callable[[], None], log: Path, bounds: Bounds) -> None:
         _bound(resource.RLIMIT_CORE, 0)
         _bound(resource.RLIMIT_FSIZE, bounds.disk * _MIB)
         _bound(resource.RLIMIT_DATA, bounds.memory * _MIB)
-        _bound(resource.RLIMIT_NPROC, bounds.processes + _own_processes())
+        _bound(resource.RLIMIT_NPROC, bounds.processes + _own_processes() + _MORE)
         step()
         code = 0
     finally:

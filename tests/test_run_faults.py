@@ -1,6 +1,7 @@
 """Jobs that are cancelled, lost, asked for after a crash, or submitted to a scheduler that does not answer."""
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -174,6 +175,30 @@ def test_a_local_job_outlives_its_client_and_its_terminal(user: User) -> None:
     client.stderr.close()
     assert user.until(job)[0]["state"] == "succeeded"
     assert user.logs(job)[0] == "alive\n"
+
+
+@local
+def test_a_full_quota_refuses_a_job_and_hides_no_end(user: User) -> None:
+    """On a small file system of its own: full before the submission, and filled up by the job itself."""
+    small = user.home / "small"
+    small.mkdir()
+    user.scientist.own(small)
+    submit = shlex.join(
+        [*user.argv()[len(user.scientist.argv([])) :], "submit", "--on", "local", "--wait", str(user.image)]
+    )
+    script = f"""
+        mount -t tmpfs -o size=256k tmpfs {small} && export XDG_STATE_HOME={small} COMPUTEOPS_ENGINE=native
+        cat /dev/zero >{small}/fill 2>/dev/null
+        {submit} -- -c true; echo "refused $?"
+        rm {small}/fill; ls -A {small}/computeops/jobs 2>/dev/null
+        {submit} --bind {small}:/mnt -- -c 'cat /dev/zero >/mnt/fill; exit 7' 2>/dev/null; echo "ended $?"
+    """
+    done = user.scientist.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script], env=user.env())
+    assert done.stdout.decode().splitlines()[0] == "refused 16"
+    assert b"No space left on device" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert done.stdout.decode().splitlines()[-1] == "ended 7"
+    assert len(done.stdout.splitlines()) == 3, done.stdout  # nothing was left of the one that was refused
 
 
 @local

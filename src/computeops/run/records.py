@@ -62,12 +62,16 @@ class Records:
         """Put `record` and the `files` for its scheduler on the disk, before it is submitted."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         record.folder.mkdir(mode=0o700)
-        for name in ("exits", "logs"):
-            (record.folder / name).mkdir()
-        for name, text in files.items():
-            _write(record.folder / name, text.encode())
-        asked = _Asked(record.on, record.job, record.created)
-        _write(record.folder / "job.json", msgspec.json.encode(asked))
+        try:
+            for name in ("exits", "logs"):
+                (record.folder / name).mkdir()
+            for name, text in files.items():
+                _write(record.folder / name, text.encode())
+            asked = _Asked(record.on, record.job, record.created)
+            _write(record.folder / "job.json", msgspec.json.encode(asked))
+        except OSError:  # a full disk: nothing was submitted, and nothing shall look as if it were
+            self.discard(record)
+            raise
 
     def discard(self, record: Record) -> None:
         """Forget a job that its scheduler refused."""

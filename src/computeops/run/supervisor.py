@@ -5,6 +5,7 @@ at once as there are CPUs for them.
 """
 
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ def main(folder: Path) -> None:
         sys.stdout.write(local.name_of(child) + "\n")
         return
     os.setsid()
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # ignored where the submission ran in the background of a shell
     log = os.open("logs/scheduler.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(log, stream)

@@ -5,6 +5,7 @@ The engines that only few tests drive are here too; `test_engine_start` has the 
 
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def test_what_goes_in_and_comes_out(run) -> None:
     (data / "file").write_text("content")
     run.launcher.scientist.own(data)
     options = ["--bind", f"{data}:/mnt", "--env", "SHAPE=two 'words' $x"]
-    done = run(SCRIPT, *options, stdin=b"input", env={"HOST": "inherited", "COLOUR": "red"})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        script = f"bash -c 'exec >/dev/tcp/127.0.0.1/{server.getsockname()[1]}' || exit 9\n{SCRIPT}"
+        done = run(script, *options, stdin=b"input", env={"HOST": "inherited", "COLOUR": "red"})
     assert done.returncode == 7, done.stderr
     assert done.stderr.endswith(b"error\n")
     said = done.stdout.decode().splitlines()
@@ -100,6 +103,7 @@ def test_the_image_stays_as_it_is(run) -> None:
     ("options", "script", "ability"),
     [
         (["--bind", ".:/mnt:ro"], "! echo x > /mnt/new", "read-only binds"),
+        (["--writable"], "echo new > /bin/new && cat /bin/new && echo x:x:1:1::/: > /etc/x", "writable"),
         (["--contain"], "echo x > /tmp/contract-x && ! ls ~/small.sif", "isolated"),
     ],
 )
@@ -109,6 +113,7 @@ def test_what_an_engine_cannot_do_is_refused_with_those_that_can(run, options: l
         assert done.returncode == 0, done.stderr
         assert not Path("/tmp/contract-x").exists()
         assert not (run.launcher.home / "new").exists()
+        assert not [*run.launcher.cache.glob("trees/*/root/bin/new")]
     else:
         assert done.returncode == 125
         assert ABILITIES[ability].encode() in done.stderr

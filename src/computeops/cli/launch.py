@@ -35,6 +35,7 @@ FLAGS = {
     "--contain": "Give the container a /tmp, /dev and home of its own.",
     "--dry-run": "Print the command that would be started, do nothing.",
     "--no-home": "Do not show the home folder in the container.",
+    "--writable": "Let the program write into the image; what it writes is lost at its end.",
     "--x11": "Let the program open windows on this machine's display.",
 }
 ALIASES = {"--pwd": "--cwd", "-B": "--bind", "--mount": "--bind", "-e": "--env"}
@@ -129,6 +130,7 @@ def request(verb: str, words: Words, environ: Mapping[str, str]) -> engine.Reque
         mpi=mpi,
         x11="--x11" in words.flags,
         isolated="--contain" in words.flags,
+        writable="--writable" in words.flags,
         home="--no-home" not in words.flags,
     )
 

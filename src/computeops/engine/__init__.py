@@ -194,7 +194,7 @@ def plan(
     request = machine.with_files(request, environ, gpus=not brought, image=takes)
     if "sif" in chosen.TAKES and trees.is_sif(image):
         prepared = Prepared(image, image.absolute())
-    elif prepared is None or "foreign tree" not in chosen.TAKES:
+    elif prepared is None or request.writable or "foreign tree" not in chosen.TAKES:
         prepared = trees.prepare(image, cache, cache_bytes)
     if isinstance(chosen, Storing):
         prepared = chosen.stored(prepared, cache)

@@ -47,6 +47,7 @@ def command(
     if os.geteuid() == 0 and not _may_take_all_capabilities():
         words.append("--userns")
     words += ["--contain"] if request.isolated else []
+    words += ["--writable-tmpfs"] if request.writable else []
     words += [] if request.home else ["--no-home"]
     words += ["--home", home] if (home := _other_home(request, environ)) else []
     words += ["--pwd", request.cwd] if request.cwd else []

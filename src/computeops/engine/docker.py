@@ -20,7 +20,7 @@ TAKES = frozenset({"foreign tree", "tree"})
 CAN = frozenset(ABILITIES)
 BRINGS_GPUS = False
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SHARED = ("--network=host", "--ipc=host", "--pid=host", "--userns=host", "--read-only")
+_SHARED = ("--network=host", "--ipc=host", "--pid=host", "--userns=host")
 """Namespaces in which ranks of MPI, windows and signals work as outside."""
 _HARMLESS = ("--cap-drop=ALL", "--security-opt=no-new-privileges", "--security-opt=label=disable")
 _SCRATCH = "rw,exec,nosuid,nodev,mode="
@@ -73,7 +73,7 @@ def command(
     """
     program, env = inside.command(image, request, environ)
     binds, start = mounts.laid(image, request, environ)
-    words = [*begin, *_HARMLESS, *_user()]
+    words = [*begin, *_HARMLESS, *_user(), *([] if request.writable else ["--read-only"])]
     words += ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     words += ["--env", f"PATH={env['PATH']}"]
     words += [word for name in env if name != "PATH" and _VARIABLE.fullmatch(name) for word in ("--env", name)]

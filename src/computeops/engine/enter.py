@@ -32,7 +32,7 @@ _SIGPIPE, _SIGXFSZ = 13, 25
 _BEFORE = "/proc"
 """A folder that every machine has: the new root is put together over it, then becomes the root."""
 _ARGUMENTS = {"--ro-bind": 2, "--bind": 2, "--dev-bind": 2, "--symlink": 2}
-_ARGUMENTS |= {"--tmpfs": 1, "--perms": 1, "--remount-ro": 1, "--chdir": 1}
+_ARGUMENTS |= {"--overlay-src": 1, "--tmp-overlay": 1, "--tmpfs": 1, "--perms": 1, "--remount-ro": 1, "--chdir": 1}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -98,18 +98,35 @@ def _own_namespaces() -> None:
 def _build(steps: Sequence[Step]) -> None:
     """Put the new root together and make it the root of this process."""
     trees = [_clone(step[1]) if step[0].endswith("bind") else -1 for step in steps]  # before one hides another
-    permissions, start = "755", "/"
+    permissions, start, lower = "755", "/", ""
     for step, tree in zip(steps, trees, strict=True):
         if step[0] == "--perms":
             permissions = step[1]
         elif step[0] == "--chdir":
             start = step[1]
+        elif step[0] == "--overlay-src":
+            lower = step[1]
+        elif step[0] == "--tmp-overlay":
+            _lay_over(lower)
         else:
             _lay(step, tree, permissions)
             permissions = "755"
     _check(_libc.pivot_root(b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", _MNT_DETACH), "the old root")
     os.chdir(start)
+
+
+def _lay_over(lower: str) -> None:
+    """Begin the new root with the folder `lower` and, over it, memory that takes what is written."""
+    _check(_libc.mount(b"tmpfs", _BEFORE.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"mode=755"), _BEFORE)
+    for name in ("upper", "work"):
+        os.mkdir(f"{_BEFORE}/{name}", 0o755)
+    for sign in "\\:,":  # they would end an option or a folder
+        lower = lower.replace(sign, f"\\{sign}")
+    options = f"lowerdir={lower},upperdir={_BEFORE}/upper,workdir={_BEFORE}/work,userxattr"
+    flags = _MS_NOSUID | _MS_NODEV
+    _check(_libc.mount(b"overlay", _BEFORE.encode(), b"overlay", flags, os.fsencode(options)), "no overlay")
+    os.chdir(_BEFORE)
 
 
 def _lay(step: Step, tree: int, permissions: str) -> None:

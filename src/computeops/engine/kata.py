@@ -12,12 +12,12 @@ from computeops.engine import docker
 from computeops.engine.model import Prepared, Request
 
 TAKES = frozenset({"foreign tree", "tree"})
-CAN = frozenset({"isolated", "no-home", "read-only binds"})
+CAN = frozenset({"isolated", "no-home", "read-only binds", "writable"})
 BRINGS_GPUS = False
 _RUNTIME = "io.containerd.kata.v2"
 _SHIM = "containerd-shim-kata-v2"
 _MACHINES = Path("/dev/kvm")
-_BEGIN = ("docker", "run", "--rm", "--interactive", f"--runtime={_RUNTIME}", "--network=none", "--read-only")
+_BEGIN = ("docker", "run", "--rm", "--interactive", f"--runtime={_RUNTIME}", "--network=none")
 
 
 def available() -> str:

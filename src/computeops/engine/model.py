@@ -19,6 +19,7 @@ ABILITIES = {
     "gpu xilinx": "Xilinx accelerators",
     "gpu cdi": "devices that a CDI file describes",
     "mpi": "ranks of an MPI that the machine starts",
+    "writable": "an image that the program may write into",
     "x11": "windows on this machine's display",
 }
 """What a request may ask for beyond the program itself: the word in `Engine.CAN`, and how people say it."""
@@ -74,6 +75,8 @@ class Request:
     `pmi`, `pmix`."""
     isolated: bool = False
     """Whether the container has /tmp, /dev and a home of its own."""
+    writable: bool = False
+    """Whether the program may write into the image, which stays as it is: what it writes is in memory, and lost."""
     home: bool = True
     """Whether the container sees the user's home."""
 
@@ -95,6 +98,7 @@ class Request:
             "read-only binds": any(bind.read_only for bind in self.binds),
             f"gpu {self.vendor}": self.gpu not in {"none", "auto"},
             "mpi": self.mpi not in {"none", "auto"},
+            "writable": self.writable,
             "x11": self.x11,
         }
         return frozenset(word for word, asked in wanted.items() if asked)

@@ -73,7 +73,11 @@ def options(image: Prepared, request: Request, environ: Mapping[str, str]) -> li
             _place(layout, _mount(Bind(source, file, read_only=True)))
     for bind in request.binds:
         _place(layout, _mount(bind, needed=True))
-    words = list(_image(layout))
+    if request.writable:  # places of binds are made in what lies over the image
+        layout.opened.clear()
+        words = ["--overlay-src", str(image.path), "--tmp-overlay", "/"]
+    else:
+        words = list(_image(layout))
     for place in sorted(layout.mounts):
         words += [*layout.mounts[place].words, _path(place)]
     for place in sorted(layout.opened):

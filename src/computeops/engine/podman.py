@@ -19,7 +19,7 @@ CAN = frozenset(ABILITIES)
 BRINGS_GPUS = False
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HYBRID = Path("/sys/fs/cgroup/unified/cgroup.controllers")
-_SHARED = ("--network=host", "--security-opt=label=disable", "--ulimit=host", "--no-hosts", "--read-only")
+_SHARED = ("--network=host", "--security-opt=label=disable", "--ulimit=host", "--no-hosts")
 _MESSAGES = Path("/dev/mqueue")
 """Podman shares the machine's IPC only if this is there."""
 
@@ -63,6 +63,7 @@ def command(
     binds, folder = mounts.laid(image, request, environ)
     words = [*begin, "--interactive"]
     words += ["--pid=host"] if request.mpi != "none" else []  # ranks tell each other apart by their process ids
+    words += [] if request.writable else ["--read-only"]
     words += ["--read-only-tmpfs=false"] if not request.isolated else ["--tmpfs=/tmp:mode=1777", "--tmpfs=/var/tmp"]
     words += ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     words += ["--env", f"PATH={env['PATH']}"]

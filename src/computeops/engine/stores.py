@@ -20,8 +20,6 @@ from computeops.errors import EngineError, StorageError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME_BYTES = 512
-PACK = ("--create", "--numeric-owner", "--owner=0", "--group=0", "--sort=name", "--file=-", ".")
-"""Words of tar(1): everything in the folder, for root, in an order that does not change."""
 
 
 def key(image: Prepared) -> str:
@@ -76,7 +74,7 @@ def archive(tree: Path, into: Path, name: str) -> None:
         EngineError: `tree` cannot be packed.
     """
     layer = into.with_suffix(".layer")
-    with layer.open("wb") as file, proc.start(["tar", "-C", str(tree), *PACK], stdout=file) as packer:
+    with layer.open("wb") as file, proc.start(_packer(tree, 0, 0), stdout=file) as packer:
         pass
     if packer.returncode:
         raise EngineError(f"cannot pack {tree}")
@@ -103,14 +101,20 @@ def archive(tree: Path, into: Path, name: str) -> None:
     layer.unlink()
 
 
+def _packer(tree: Path, user: int, group: int) -> list[str]:
+    """Return the command that packs all that is in `tree`, in an order that does not change, as one user's."""
+    owner = ["--numeric-owner", f"--owner={user}", f"--group={group}"]
+    return ["tar", "-C", str(tree), "--create", *owner, "--sort=name", "--file=-", "."]
+
+
 def feed(tree: Path, argv: list[str]) -> str:
-    """Give `tree` as a tar to the standard input of `argv`, and return the last line of its output.
+    """Give `tree`, as this user's own, as a tar to the standard input of `argv`, and return the last line of its output.
 
     Raises:
         EngineError: one of the two failed; MissingProgramError: it is not installed.
     """
     with (
-        proc.start(["tar", "-C", str(tree), *PACK], stdout=proc.PIPE, stderr=proc.PIPE) as packer,
+        proc.start(_packer(tree, os.geteuid(), os.getegid()), stdout=proc.PIPE, stderr=proc.PIPE) as packer,
         proc.start(argv, stdin=packer.stdout, stdout=proc.PIPE, stderr=proc.PIPE) as taker,
     ):
         assert packer.stdout is not None

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,65 @@ class TestBackup:
             push_image(new, "3.0", b"third")
         finally:
             restored.stop()
+
+    def test_one_file(self, hub: RunningHub, admin: Caller, tmp_path: Path) -> None:
+        """Made while others push, it is of one moment; broken in any way it is refused, and nothing is restored."""
+        _, layer = push_image(admin, "1.0", os.urandom(3_000_000))
+        ended = threading.Event()
+        numbers = iter(range(10_000))
+
+        def go_on() -> None:
+            while not ended.is_set():
+                number = next(numbers)
+                push_image(admin, f"2.{number}", b"%d" % number)
+
+        pushing = threading.Thread(target=go_on)
+        pushing.start()
+        try:
+            done = computeops("hub", "backup", "--data", hub.data, tmp_path / "out/hub.tar.zst")
+        finally:
+            ended.set()
+            pushing.join()
+        assert done.returncode == 0, done.stderr
+        assert [one.name for one in (tmp_path / "out").iterdir()] == ["hub.tar.zst"]
+        hub.stop()
+        whole = (tmp_path / "out/hub.tar.zst").read_bytes()
+        broken = {
+            "short": whole[: len(whole) // 2],
+            "end": whole[:-5],
+            "changed": whole[:2_000_000] + bytes([whole[2_000_000] ^ 1]) + whole[2_000_001:],
+            "none": b"",
+            "else": b"PK" * 1000,
+        }
+        for name, data in broken.items():
+            (tmp_path / name).write_bytes(data)
+            done = computeops("hub", "restore", "--data", tmp_path / "new/hub", tmp_path / name)
+            assert (done.returncode, "Traceback" in done.stderr) == (4, False), (name, done.stderr)
+            assert list((tmp_path / "new/hub").iterdir()) == []
+        furnish(tmp_path / "new/hub")
+        done = computeops("hub", "restore", "--data", tmp_path / "new/hub", tmp_path / "out/hub.tar.zst")
+        assert done.returncode == 0, done.stderr  # no tag without its image
+        restored = RunningHub(tmp_path / "new/hub").start()
+        try:
+            again = Caller(restored.address, admin.headers["Authorization"].removeprefix("Bearer "))
+            assert Digest.of(again.get(f"{REPO}/blobs/{layer['digest']}").body) == Digest.parse(layer["digest"])
+            for tag in again.get(f"{REPO}/tags/list").json["tags"]:
+                manifest = again.get(f"{REPO}/manifests/{tag}").json
+                assert again.get(f"{REPO}/blobs/{manifest['layers'][0]['digest']}").status == 200
+        finally:
+            restored.stop()
+
+    def test_a_damaged_folder_is_refused(self, hub: RunningHub, admin: Caller, tmp_path: Path) -> None:
+        _, layer = push_image(admin, "1.0", b"layer")
+        assert computeops("hub", "backup", "--data", hub.data, tmp_path / "backup").returncode == 0
+        file = tmp_path / "backup/objects" / blob_key(Digest.parse(layer["digest"]))
+        for name in (file, tmp_path / "backup/tables.jsonl"):
+            kept = name.read_bytes()
+            name.write_bytes(b"L" + kept[1:])
+            done = computeops("hub", "restore", "--data", tmp_path / "new", tmp_path / "backup")
+            assert (done.returncode, "damaged" in done.stderr) == (4, True), done.stderr
+            assert list((tmp_path / "new").iterdir()) == []
+            name.write_bytes(kept)
 
     def test_half_a_backup_is_refused(self, hub: RunningHub, admin: Caller, tmp_path: Path) -> None:
         push_image(admin, "1.0", b"layer")

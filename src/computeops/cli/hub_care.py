@@ -104,10 +104,12 @@ def scrub_command(data: Path, *, dry_run: bool, as_json: bool) -> None:
 
 @click.command("backup")
 @_DATA
-@click.argument("target", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("target", type=click.Path(path_type=Path))
 @click.option("--no-blobs", is_flag=True, help="Leave out the content, if its storage is kept safe in another way.")
 def backup_command(data: Path, target: Path, *, no_blobs: bool) -> None:
     """Copy the hub into the folder TARGET while it serves; content that is there already is not copied again.
+
+    If TARGET ends in .tar.zst, it becomes one file, which replaces an older one when it is whole.
 
     Example: computeops hub backup --data /srv/hub /backup/hub
     """
@@ -123,9 +125,11 @@ def backup_command(data: Path, target: Path, *, no_blobs: bool) -> None:
 
 @click.command("restore")
 @_DATA
-@click.argument("source", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
 def restore_command(data: Path, source: Path) -> None:
     """Make a hub in the folder --data from the backup SOURCE; also on another database or storage.
+
+    Every byte of it is checked first. What is broken anywhere is refused whole.
 
     A hub.toml that is in --data already says which database and storage to use.
 

@@ -1,13 +1,9 @@
-"""A hub copied into a folder while it serves, and made again from it, on SQLite or PostgreSQL, in a folder or a bucket.
+"""A hub copied while it serves, and made again from the copy, on SQLite or PostgreSQL, in a folder or a bucket.
 
-    backup.json      when and by which version; written last: without it a backup is not whole
-    tables.jsonl     every row of the database, seen in one moment
-    records.jsonl    what the storage says of repositories and tags
-    objects/blobs/   content by digest; what is there from the last time is not copied again
-    session.key, hub.toml
-
-The tables come first and the blobs last. Nothing is removed from the storage meanwhile, so whatever a row or a record
-needs is among the blobs. A restored hub is indexed anew, which makes the three agree.
+The copy is a folder or one file (`computeops.hub.copies`). The tables come first, seen in one moment, and the blobs
+last. Nothing is removed from the storage meanwhile, so whatever a row or a record needs is among the blobs. A restore
+goes the other way: until the tables are there, in one transaction, there is no hub, and it may be begun again. It ends
+with indexing anew, which makes the three agree.
 """
 
 import base64
@@ -15,7 +11,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,17 +20,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from computeops import __version__
-from computeops.errors import ConflictError, FormatError, NotFoundError, UsageError
-from computeops.hub import db, migrations, records
+from computeops.errors import ConflictError, FormatError, NotFoundError
+from computeops.hub import copies, migrations, records
+from computeops.hub.copies import KEY, RECORDS, TABLES, Reader, Writer
 from computeops.hub.dialects import open_dialect
 from computeops.hub.rebuild import Rebuilt, rebuild
+from computeops.hub.schema import metadata
 from computeops.hub.settings import FILE_NAME
 from computeops.hub.settings import in_folder as settings_in
 from computeops.hub.state import Hub
-from computeops.hub.storage import Entry, open_storage
+from computeops.hub.storage import Storage, open_storage
 
 _MADE_ANEW = frozenset({"releases", "recipes", "evidence"})  # by the reindexing that ends a restore
-_SUMMARY, _TABLES, _RECORDS, _KEY = "backup.json", "tables.jsonl", "records.jsonl", "session.key"
 _ROWS = 500
 
 
@@ -52,7 +48,7 @@ class Copied:
 
 
 def backup(hub: Hub, target: Path, *, blobs: bool = True, progress: Callable[[str], None] = lambda _: None) -> Copied:
-    """Copy the hub into the folder `target`, into which it may have been copied before.
+    """Copy the hub into the folder `target`, into which it may have been copied before, or the file `*.tar.zst`.
 
     `blobs`: whether to copy them too; a bucket may be kept safe by its provider.
 
@@ -60,35 +56,25 @@ def backup(hub: Hub, target: Path, *, blobs: bool = True, progress: Callable[[st
         ConflictError: `hub gc` or another backup is at work.
         UsageError: `target` is another folder than one for a backup.
     """
-    _require_place(hub, target)
-    with hub.database.exclusive("storage") as free:
+    with hub.database.exclusive("storage") as free, copies.writing(target, inside=hub.data) as copy:
         if not free:
             raise ConflictError("another verb works on the storage of this hub", hint="try again when it has ended")
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (target / _SUMMARY).unlink(missing_ok=True)
         progress("tables")
-        rows = _write_lines(target / _TABLES, _rows(hub))
+        rows = copy.lines(TABLES, _rows(hub))
         progress("records")
-        found = _write_lines(target / _RECORDS, _records(hub))
-        for name in (_KEY, FILE_NAME):
+        found = copy.lines(RECORDS, _records(hub))
+        for name in (KEY, FILE_NAME):
             if (hub.data / name).exists():
-                _copy_small(hub.data / name, target / name)
-        done = _copy_blobs(hub, target, progress) if blobs else (0, 0, 0)
-        summary = {"format": 1, "computeops": __version__, "schema": migrations.NEWEST, "made": int(time.time())}
-        _write(target / _SUMMARY, json.dumps(summary | {"rows": rows, "blobs": blobs}).encode())
+                copy.small(name, (hub.data / name).read_bytes())
+        done = _copy_blobs(hub, copy, progress) if blobs else (0, 0, 0)
+        summary = {"format": 2, "computeops": __version__, "schema": migrations.NEWEST, "made": int(time.time())}
+        copy.finish(summary | {"rows": rows, "blobs": blobs})
     return Copied(rows, found, *done)
-
-
-def _require_place(hub: Hub, target: Path) -> None:
-    if target.resolve().is_relative_to(hub.data.resolve()):
-        raise UsageError(f"{target} is inside the hub's own folder", hint="choose a folder on another disk")
-    if target.exists() and any(target.iterdir()) and not (target / _TABLES).exists():
-        raise UsageError(f"{target} has something else in it", hint="choose a new folder, or that of an older backup")
 
 
 def _rows(hub: Hub) -> Iterator[Mapping[str, Any]]:
     with hub.database.read() as connection:
-        for table in db.metadata.sorted_tables:
+        for table in metadata.sorted_tables:
             if table.name in _MADE_ANEW:
                 continue
             for row in connection.execution_options(yield_per=_ROWS).execute(sa.select(table)).mappings():
@@ -108,68 +94,18 @@ def _records(hub: Hub) -> Iterator[Mapping[str, Any]]:
             continue  # deleted in this moment
 
 
-def _write_lines(file: Path, lines: Iterator[Mapping[str, Any]]) -> int:
-    count = 0
-    temporary = _temporary(file)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        for line in lines:
-            stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-            count += 1
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
-    return count
-
-
-def _write(file: Path, data: bytes) -> None:
-    temporary = _temporary(file)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
-
-
-def _copy_small(source: Path, target: Path) -> None:
-    _write(target, source.read_bytes())
-
-
-def _temporary(file: Path) -> Path:
-    return file.with_name(f".{file.name}-{secrets.token_hex(8)}")
-
-
-def _copy_blobs(hub: Hub, target: Path, progress: Callable[[str], None]) -> tuple[int, int, int]:
+def _copy_blobs(hub: Hub, copy: Writer, progress: Callable[[str], None]) -> tuple[int, int, int]:
     copied = size = already = 0
+    storage = hub.blobs.storage
     for bucket in range(256):
         progress(f"blobs {bucket:02x}")
         for algorithm in ("sha256", "sha512"):
-            for entry in hub.blobs.storage.entries(f"blobs/{algorithm}/{bucket:02x}/"):
-                file = target / "objects" / entry.key
-                if file.exists() and file.stat().st_size == entry.size:
+            for entry in storage.entries(f"blobs/{algorithm}/{bucket:02x}/"):
+                if copy.has(entry):
                     already += 1
-                elif _copy_blob(hub, entry, file, algorithm):
+                elif copy.blob(entry, storage.chunks(entry.key)):
                     copied, size = copied + 1, size + entry.size
     return copied, size, already
-
-
-def _copy_blob(hub: Hub, entry: Entry, file: Path, algorithm: str) -> bool:
-    """Copy a blob; one that is damaged is not, because it would look whole there."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = _temporary(file)
-    found = hashlib.new(algorithm)
-    try:
-        with temporary.open("xb") as stream:
-            for chunk in hub.blobs.storage.chunks(entry.key):
-                found.update(chunk)
-                stream.write(chunk)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if found.hexdigest() != file.name:
-            return False
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
 
 
 def restore(source: Path, data: Path, *, progress: Callable[[str], None] = lambda _: None) -> Rebuilt:
@@ -178,52 +114,70 @@ def restore(source: Path, data: Path, *, progress: Callable[[str], None] = lambd
     Where hub.toml is in `data` already, it says which database and storage; else that of the backup is used.
 
     Raises:
-        FormatError: `source` is no whole backup.
+        FormatError: `source` is no whole backup, or damaged anywhere: then nothing is restored.
         ConflictError: there is a hub already.
     """
-    summary = _summary(source)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not (data / FILE_NAME).exists() and (source / FILE_NAME).exists():
-        _copy_small(source / FILE_NAME, data / FILE_NAME)
-    settings = settings_in(data)
-    storage = open_storage(data, settings.storage, settings.storage_options)
-    progress("tables")
-    _restore_tables(source / _TABLES, settings.database or f"sqlite:///{data / 'hub.sqlite'}", summary["schema"])
-    if (source / _KEY).exists():
-        _copy_small(source / _KEY, data / _KEY)
-    progress("blobs")
-    for file in (source / "objects").rglob("*") if summary["blobs"] else ():
-        key = str(file.relative_to(source / "objects"))
-        if file.is_file() and not file.name.startswith(".") and storage.stat(key) is None:
-            copy = data / "uploads" / secrets.token_hex(16)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, copy)
-            storage.take(copy, key)
-            copy.unlink(missing_ok=True)
-    progress("records")
-    for line in _lines(source / _RECORDS):
-        storage.write(line["key"], line["text"].encode())
+    with copies.reading(source, data, progress) as (copy, summary):
+        if summary["schema"] > migrations.NEWEST:
+            raise FormatError(f"{source} was made by computeops {summary.get('computeops')}, which is newer")
+        if not (data / FILE_NAME).exists() and (copy.folder / FILE_NAME).exists():
+            _write(data / FILE_NAME, (copy.folder / FILE_NAME).read_bytes())
+        settings = settings_in(data)
+        url = settings.database or f"sqlite:///{data / 'hub.sqlite'}"
+        _restore_tables(None, url, summary["schema"])  # is it a new one?
+        storage = open_storage(data, settings.storage, settings.storage_options)
+        progress("blobs")
+        _restore_blobs(copy, storage, data / "uploads")
+        progress("records")
+        for line in _lines(copy.folder / RECORDS):
+            storage.write(line["key"], line["text"].encode())
+        if (copy.folder / KEY).exists():
+            _write(data / KEY, (copy.folder / KEY).read_bytes())
+        progress("tables")
+        _restore_tables(copy.folder / TABLES, url, summary["schema"])
     return rebuild(Hub.open(data, rebuilding=True), progress)
 
 
-def _summary(source: Path) -> dict[str, Any]:
-    try:
-        summary: dict[str, Any] = json.loads((source / _SUMMARY).read_bytes())
-        known = summary["format"] == 1 and summary["schema"] > 0
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{source} is no whole backup: {error}", hint="run hub backup again") from None
-    if not known or summary["schema"] > migrations.NEWEST:
-        raise FormatError(f"{source} was made by computeops {summary.get('computeops')}, which is newer")
-    return summary
+def _restore_blobs(copy: Reader, storage: Storage, work: Path) -> None:
+    work.mkdir(exist_ok=True)
+    for key, chunks in copy.blobs():
+        if storage.stat(key) is not None:
+            continue
+        file = work / secrets.token_hex(16)
+        found = hashlib.new(key.split("/")[1])
+        try:
+            with file.open("xb") as stream:
+                for chunk in chunks:
+                    found.update(chunk)
+                    stream.write(chunk)
+            if found.hexdigest() != key.rpartition("/")[2]:
+                raise FormatError(f"{key} of the backup has changed while it was read", hint="begin again")
+            storage.take(file, key)
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def _write(file: Path, data: bytes) -> None:
+    temporary = file.with_name(f".{file.name}-{secrets.token_hex(8)}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(file)
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     with file.open("rb") as stream:
         for line in stream:
-            yield json.loads(line)
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise FormatError(f"{file.name} of the backup is damaged", hint="use another backup") from None
 
 
-def _restore_tables(file: Path, url: str, schema: int) -> None:
+def _restore_tables(file: Path | None, url: str, schema: int) -> None:
+    """Insert the rows of `file`, in one transaction, into a database that must have none."""
     dialect = open_dialect(url)
     try:
         migrations.upgrade(dialect, max(schema, migrations.version(dialect)))
@@ -233,7 +187,7 @@ def _restore_tables(file: Path, url: str, schema: int) -> None:
             for name in ("repositories", "tokens", "people"):
                 if connection.execute(sa.select(sa.func.count()).select_from(known.tables[name])).scalar():
                     raise ConflictError("there is a hub already", hint="restore into a new folder and a new database")
-            for line in _lines(file):
+            for line in _lines(file) if file else ():
                 row = {name: _value(value) for name, value in line["row"].items()}
                 connection.execute(sa.insert(known.tables[line["table"]]).values(**row))
             if connection.dialect.name == "postgresql":

@@ -85,7 +85,7 @@ class Settings:
     """Users, besides root, whose images in `shared` are believed: names with spaces between."""
     compression: str = "zstd"
     """Compressor of squashfs and OCI layers: zstd or gzip."""
-    level: int = 9
+    level: int = 6
     """Compression level of the squashfs in a SIF."""
     mirror: str = ""
     """Debian mirror of the `debian` builder; empty: the host's own apt sources."""

@@ -44,7 +44,7 @@ class Writer:
     """What decides the bytes of an encoding of an image."""
 
     compression: str = "zstd"
-    level: int = 9
+    level: int = 6
     """Of the squashfs in a SIF."""
     threads: int = 0
     """0: one per CPU; does not change the bytes."""

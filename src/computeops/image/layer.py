@@ -5,11 +5,10 @@ zlib in one stream, without name or time.
 """
 
 import hashlib
-import io
 import sys
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -31,7 +30,9 @@ GZIP_LEVEL = 6
 _JOB_BYTES = 4 * MIB
 _CHUNK = 1 * MIB
 _FREE_BYTES = 64 * MIB
-_AHEAD = 32  # blocks that wait for their turn
+_AHEAD = 8  # pieces of 4 MiB that wait to be hashed
+_INFLATED = 4 * MIB  # of one step: handing less from thread to thread costs more than it gains
+_INFLATED_AHEAD = 2
 BROKEN: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
@@ -66,35 +67,31 @@ class LayerWriter:
         self._compressor: Any = _zstd(threads) if compression == "zstd" else _gzip() if compression else _Nothing()
         self._plain, self._packed = hashlib.sha256(), hashlib.sha256()
         self._size = 0
-        self._waiting = bytearray()
+        self._waiting: list[bytes] = []
+        self._gathered = 0
         self._thread = ThreadPoolExecutor(1)
         self._under_way: deque[Future[None]] = deque()
 
     def write(self, block: bytes) -> None:
         """Take the next bytes of the tar."""
-        if len(block) >= _CHUNK:  # as it is, without a copy
-            self._flush()
-            self._pass_on(block)
-            return
-        self._waiting += block
-        if len(self._waiting) >= _CHUNK:
+        self._waiting.append(block)
+        self._gathered += len(block)
+        if self._gathered >= _JOB_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        data, self._waiting = self._waiting, bytearray()
-        self._pass_on(data)
-
-    def _pass_on(self, data: bytes | bytearray) -> None:
-        """Let `data` be hashed and compressed, one block after the other, while the next one is gathered."""
+        """Let what was gathered be hashed and compressed in its turn, while more is gathered."""
         if len(self._under_way) == _AHEAD:
             self._under_way.popleft().result()
-        self._under_way.append(self._thread.submit(self._take, data))
+        self._under_way.append(self._thread.submit(self._take, self._waiting))
+        self._waiting, self._gathered = [], 0
 
-    def _take(self, data: bytes | bytearray) -> None:
+    def _take(self, blocks: list[bytes]) -> None:
+        data = b"".join(blocks)
         self._plain.update(data)
         self._put(self._compressor.compress(data))
 
-    def _put(self, packed: bytes | bytearray) -> None:
+    def _put(self, packed: bytes) -> None:
         if self._compression:
             self._packed.update(packed)
         self._size += len(packed)
@@ -117,7 +114,7 @@ class LayerWriter:
 
 
 class _Nothing:
-    def compress(self, data: bytes | bytearray) -> bytes | bytearray:
+    def compress(self, data: bytes) -> bytes:
         return data
 
     def flush(self) -> bytes:
@@ -149,45 +146,68 @@ def writer(compression: str) -> str:
     return f"zlib {zlib.ZLIB_RUNTIME_VERSION} level {GZIP_LEVEL}"
 
 
-class _Plain(io.RawIOBase):
-    """Uncompressed bytes of a layer, checked against a bomb and, at the end, against its diff_id."""
+class Plain:
+    """Uncompressed bytes, read forward only; they are inflated in a thread, a few blocks ahead."""
 
-    def __init__(self, chunks: Iterator[bytes], expected: Digest | None) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-        self._expected = expected
-        self._known = hashlib.new(expected.algorithm) if expected else None
-        self._at = 0
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = _ahead(chunks)
+        self._chunk = b""
+        self._before = self._from = 0
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most `size` bytes, or all; fewer than `size` do not mean the end, none do."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(_CHUNK), b""))
+        if self._from == len(self._chunk) and not self._next():
+            return b""
+        data = self._chunk[self._from : self._from + size]
+        self._from += len(data)
+        return data
+
+    def skip(self, size: int) -> int:
+        """Go `size` bytes forward, or to the end; return how many they were."""
+        left = size
+        while left:
+            if self._from == len(self._chunk) and not self._next():
+                break
+            step = min(left, len(self._chunk) - self._from)
+            self._from += step
+            left -= step
+        return size - left
 
     def tell(self) -> int:
-        return self._at
+        """Return how many bytes were read or skipped."""
+        return self._before + self._from
 
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                self._verify()
-                return 0
-            if self._known:
-                self._known.update(chunk)
-            self._rest = memoryview(chunk)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        self._at += count
-        return count
+    def close(self) -> None:
+        """End the thread; nothing can be read any more."""
+        self._chunks.close()
 
-    def _verify(self) -> None:
-        if self._known and self._expected and self._known.hexdigest() != self._expected.hex:
-            raise FormatError(
-                f"a layer's content has {self._known.name}:{self._known.hexdigest()}, not {self._expected}"
-            )
+    def _next(self) -> bool:
+        chunk = next(self._chunks, b"")
+        self._before += len(self._chunk)
+        self._chunk, self._from = chunk, 0
+        return bool(chunk)
 
 
-def plain(file: BinaryIO, *, diff_id: Digest | None = None) -> BinaryIO:
+def _ahead(chunks: Iterator[bytes]) -> Generator[bytes]:
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, chunks, b"") for _ in range(_INFLATED_AHEAD))
+        while chunk := waiting.popleft().result():
+            waiting.append(thread.submit(next, chunks, b""))
+            yield chunk
+
+
+def _checked(chunks: Iterator[bytes], expected: Digest) -> Iterator[bytes]:
+    known = hashlib.new(expected.algorithm)
+    for chunk in chunks:
+        known.update(chunk)
+        yield chunk
+    if known.hexdigest() != expected.hex:
+        raise FormatError(f"a layer's content has {known.name}:{known.hexdigest()}, not {expected}")
+
+
+def plain(file: BinaryIO, *, diff_id: Digest | None = None) -> Plain:
     """Return the uncompressed bytes of the layer in `file`, whatever compresses it (gzip, zstd, nothing).
 
     Raises while it is read:
@@ -196,7 +216,7 @@ def plain(file: BinaryIO, *, diff_id: Digest | None = None) -> BinaryIO:
     """
     head = file.read(4)
     chunks = _inflated(file, head)
-    return cast("BinaryIO", io.BufferedReader(_Plain(chunks, diff_id), _CHUNK))
+    return Plain(_checked(chunks, diff_id) if diff_id else chunks)
 
 
 def _inflated(file: BinaryIO, head: bytes) -> Iterator[bytes]:
@@ -223,7 +243,7 @@ def _bounded(file: BinaryIO, data: bytes, new: Any) -> Iterator[bytes]:
     engine = new()
     while True:
         try:
-            out = engine.decompress(data, _CHUNK)
+            out = engine.decompress(data, _INFLATED)
         except BROKEN as error:
             raise FormatError(f"a layer cannot be decompressed: {error}") from error
         unpacked += len(out)

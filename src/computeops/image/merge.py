@@ -9,6 +9,7 @@ Emitting in the order in which entries come would save the second inflate, about
 and the layer would depend on the order in which somebody wrote their tar: equal trees would not give equal bytes.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -256,14 +257,15 @@ def _index(layer: Packed, diff_id: Digest | None, stop: threading.Event) -> list
     """Return the entries of a layer and where the data of each begins."""
     found: list[tuple[Entry, int]] = []
     with layer.open() as stored:
-        stream = plain(stored, diff_id=diff_id)
-        for entry, _ in read_tar(stream):
-            if stop.is_set():
-                return found
-            found.append((entry, stream.tell()))
-            if len(found) > LIMITS.entries:
-                raise LimitError(f"a layer has more than {LIMITS.entries} entries")
-        for rest in (stream, stored):  # to their ends, where the digests are known
-            while rest.read(CHUNK):
+        with contextlib.closing(plain(stored, diff_id=diff_id)) as stream:
+            for entry, _ in read_tar(stream):
+                if stop.is_set():
+                    return found
+                found.append((entry, stream.tell()))
+                if len(found) > LIMITS.entries:
+                    raise LimitError(f"a layer has more than {LIMITS.entries} entries")
+            while stream.read(CHUNK):  # to the end, where the digest is known
                 pass
+        while stored.read(CHUNK):
+            pass
     return found

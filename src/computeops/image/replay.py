@@ -20,6 +20,7 @@ from computeops.image.tar import CHUNK
 from computeops.limits import MIB
 
 _SPOOL_MEMORY = 64 * MIB
+_SHORTER = "a layer became shorter between two readings"
 _MOST_OPEN = 8  # a decompressor may need more than 100 MiB
 
 
@@ -114,27 +115,19 @@ class _Stream:
 
     def __init__(self, layer: Callable[[], AbstractContextManager[BinaryIO]]) -> None:
         self._stack = contextlib.ExitStack()
-        self._plain = plain(self._stack.enter_context(layer()))
-        self._at = 0
+        stored = self._stack.enter_context(layer())
+        self._plain = self._stack.enter_context(contextlib.closing(plain(stored)))
 
     def read(self, at: int, size: int) -> Iterator[bytes]:
-        self._skip(at - self._at)
-        left = size
-        while left:
-            chunk = self._take(min(left, CHUNK))
-            left -= len(chunk)
+        gap = at - self._plain.tell()
+        if self._plain.skip(gap) != gap:
+            raise FormatError(_SHORTER)
+        while size:
+            chunk = self._plain.read(min(size, CHUNK))
+            if not chunk:
+                raise FormatError(_SHORTER)
+            size -= len(chunk)
             yield chunk
-
-    def _skip(self, count: int) -> None:
-        while count:
-            count -= len(self._take(min(count, CHUNK)))
-
-    def _take(self, size: int) -> bytes:
-        chunk = self._plain.read(size)
-        if not chunk:
-            raise FormatError("a layer became shorter between two readings")
-        self._at += len(chunk)
-        return chunk
 
     def close(self) -> None:
         self._stack.close()

@@ -1,7 +1,7 @@
 """SIF, the Singularity Image Format, version 01: strict reading, deterministic writing, appending of signatures.
 
 Little-endian and packed (github.com/apptainer/sif, pkg/sif): a header of 128 bytes, a table of descriptors of 585 bytes
-at 4096, data objects. What we write has the squashfs at 32768, put there by mksquashfs itself, then the other objects.
+at 4096, data objects. What we write has the squashfs at 32768, written in its place, then the other objects.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ SLOTS = 48
 NO_GROUP = 0xF0000000
 ZERO_TIME = -62135596800
 
-DEFINITION, LABELS, PARTITION, SIGNATURE, JSON, GENERIC = 0x4001, 0x4003, 0x4004, 0x4005, 0x4006, 0x4007
+DEFINITION, LABELS, PARTITION, SIGNATURE, JSON, GENERIC, SBOM = 0x4001, 0x4003, 0x4004, 0x4005, 0x4006, 0x4007, 0x4009
 TYPES = {
     DEFINITION: "Def.FILE",
     0x4002: "Env.Vars",
@@ -37,7 +37,7 @@ TYPES = {
     JSON: "JSON.Generic",
     GENERIC: "Generic/Raw",
     0x4008: "Cryptographic Message",
-    0x4009: "SBOM",
+    SBOM: "SBOM",
     0x400A: "OCI.RootIndex",
     0x400B: "OCI.Blob",
 }

@@ -36,8 +36,8 @@ FORMAT = 1
 """Number of the way in which we lay out a squashfs; whatever changes the bytes of an image raises it."""
 _LEVELS = {"zstd": range(1, 23), "gzip": range(1, 10)}
 _ZEROS = bytes(BLOCK_SIZE)
-_BATCH = 8
-_AHEAD = 64  # batches under way: 64 MiB of data at most
+_BATCH = 32  # blocks that go to a thread together
+_AHEAD = 16  # batches under way: 64 MiB of data at most
 
 _Buffer = bytes | memoryview
 _Compress = Callable[[_Buffer], bytes]
@@ -93,7 +93,8 @@ class SquashfsWriter:
         self._tables = Tables(compress)
         self._at = SUPERBLOCK.size + len(self._options)
         self._fragments: list[tuple[int, int]] = []
-        self._fragment = bytearray()
+        self._fragment: list[bytes] = []
+        self._fragment_size = 0
         self._small: dict[bytes, Content] = {}
         self._large: dict[bytes, int] = {}
         self._fragment_number = 0
@@ -149,16 +150,18 @@ class SquashfsWriter:
         known = hashlib.sha256(data).digest()
         found = self._small.get(known)
         if found is None:
-            if len(self._fragment) + len(data) > BLOCK_SIZE:
+            if self._fragment_size + len(data) > BLOCK_SIZE:
                 self._end_fragment()
-            found = self._small[known] = Content(fragment=self._fragment_number, offset=len(self._fragment))
-            self._fragment += data
+            found = self._small[known] = Content(fragment=self._fragment_number, offset=self._fragment_size)
+            self._fragment.append(data)
+            self._fragment_size += len(data)
         return found
 
     def _end_fragment(self) -> None:
         if self._fragment:
-            self._put(bytes(self._fragment), None)
+            self._put(b"".join(self._fragment), None)
             self._fragment.clear()
+            self._fragment_size = 0
             self._fragment_number += 1
 
     def _put(self, block: _Buffer, large: _Large | None) -> None:

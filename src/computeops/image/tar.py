@@ -5,11 +5,12 @@ entries alone: no user or group names, no access times, PAX records only for wha
 blocks at the end and no padding beyond them.
 """
 
+import functools
 import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import BinaryIO
+from typing import Protocol, runtime_checkable
 
 from computeops.errors import FormatError, LimitError
 from computeops.image.tree import Entry, Item, Kind
@@ -138,11 +139,29 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d%b" % (length, rest)
 
 
+class Stream(Protocol):
+    """What a tar is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes; none at the end."""
+        ...
+
+
+@runtime_checkable
+class Skips(Protocol):
+    """A stream that can go forward without giving what is there."""
+
+    def skip(self, size: int) -> int:
+        """Go `size` bytes forward, or to the end; return how many they were."""
+        ...
+
+
 class _Input:
     """A stream with exact reads."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self._skips = stream if isinstance(stream, Skips) else None
 
     def exactly(self, size: int, what: str) -> bytes:
         data = self._stream.read(size)
@@ -157,19 +176,42 @@ class _Input:
         data = self._stream.read(BLOCK)
         return data if len(data) in {0, BLOCK} else data + self.exactly(BLOCK - len(data), "a header")
 
-    def data(self, size: int, what: str) -> Iterator[bytes]:
-        left = size
-        while left:
-            chunk = self._stream.read(min(left, CHUNK))
-            if not chunk:
+    def part(self, size: int, what: str) -> bytes:
+        chunk = self._stream.read(min(size, CHUNK))
+        if not chunk:
+            raise FormatError(f"tar ends in the middle of {what}")
+        return chunk
+
+    def skip(self, size: int, what: str) -> None:
+        if self._skips:
+            if self._skips.skip(size) != size:
                 raise FormatError(f"tar ends in the middle of {what}")
-            left -= len(chunk)
+            return
+        while size:
+            size -= len(self.part(size, what))
+
+
+class _Data:
+    """The bytes of a file in a tar; what nobody took is skipped."""
+
+    __slots__ = ("_left", "_padding", "_source", "_what")
+
+    def __init__(self, source: _Input, size: int, what: str) -> None:
+        self._source, self._left, self._padding, self._what = source, size, -size % BLOCK, what
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._left:
+            chunk = self._source.part(self._left, self._what)
+            self._left -= len(chunk)
             yield chunk
-        if size % BLOCK:
-            self.exactly(BLOCK - size % BLOCK, what)
+
+    def end(self) -> None:
+        """Go behind it."""
+        self._source.skip(self._left + self._padding, self._what)
+        self._left = self._padding = 0
 
 
-def read_tar(stream: BinaryIO) -> Iterator[Item]:
+def read_tar(stream: Stream) -> Iterator[Item]:
     """Yield the entries of a tar in the order they stand there; `stream` is read forward only.
 
     Leading `./` and `/` of names are dropped, as every tar program does; names that climb out are refused. Of one name
@@ -196,10 +238,9 @@ def read_tar(stream: BinaryIO) -> Iterator[Item]:
         if not entry.size:
             yield entry, ()
             continue
-        data = source.data(entry.size, f"/{entry.path}")
+        data = _Data(source, entry.size, f"/{entry.path}")
         yield entry, data
-        for _ in data:
-            pass
+        data.end()
 
 
 def _extended(source: _Input, world: dict[bytes, bytes]) -> tuple[dict[bytes, bytes], bytes | None]:
@@ -218,7 +259,8 @@ def _extended(source: _Input, world: dict[bytes, bytes]) -> tuple[dict[bytes, by
         size = _number(block[124:136], "size")
         if not 0 <= size <= _META_BYTES:
             raise LimitError(f"extended tar header of {size} bytes; at most {_META_BYTES} are read")
-        body = b"".join(source.data(size, "an extended header"))
+        body = source.exactly(size, "an extended header")
+        source.skip(-size % BLOCK, "an extended header")
         if kind == b"x":
             extended |= _records(body)
         elif kind == b"g":
@@ -242,15 +284,13 @@ def _sum(part: bytes) -> int:
 def _number(field: bytes, what: str) -> int:
     if field[0] & 0x80:  # GNU base-256, two's complement
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big") - ((field[0] & 0x40) << (8 * len(field) - 7))
-    text = field.strip(b" \0")
-    if not text.isdigit():  # `int` takes more than digits: blanks, signs and underscores
-        text = text.partition(b"\0")[0]
-        if not _OCTAL.fullmatch(text):
-            raise FormatError(f"tar header with {what} {field!r}, which is no octal number")
-    try:
-        return int(text or b"0", 8)
-    except ValueError as error:
-        raise FormatError(f"tar header with {what} {field!r}, which is no octal number") from error
+    text = field.strip(b" \0").partition(b"\0")[0]
+    if not _OCTAL.fullmatch(text):
+        raise FormatError(f"tar header with {what} {field!r}, which is no octal number")
+    return int(text or b"0", 8)
+
+
+_repeated = functools.lru_cache(4096)(_number)  # modes, owners and times of a whole layer are few
 
 
 def _records(body: bytes) -> dict[bytes, bytes]:
@@ -292,7 +332,7 @@ def _entry(block: bytes, pax: Mapping[bytes, bytes]) -> Entry:
     return Entry(
         path,
         kind,
-        _number(block[100:108], "mode") & 0o7777,
+        _repeated(block[100:108], "mode") & 0o7777,
         _id(pax, b"uid", block[108:116], path),
         _id(pax, b"gid", block[116:124], path),
         _pax_number(pax, b"mtime", block[136:148]),
@@ -323,7 +363,7 @@ def _cstring(field: bytes) -> bytes:
 def _pax_number(pax: Mapping[bytes, bytes], key: bytes, field: bytes) -> int:
     text = pax.get(key)
     if text is None:
-        return _number(field, key.decode())
+        return _repeated(field, key.decode())
     if not _DECIMAL.fullmatch(text):
         raise FormatError(f"PAX {key.decode()} {text[:40]!r} is no number")
     return int(text.split(b".")[0] or 0)

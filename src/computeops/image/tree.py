@@ -245,7 +245,7 @@ def normalised(tree: Tree, epoch: int, extra: Iterable[Item] = (), *, fill: bool
 def normal(entry: Entry, epoch: int) -> Entry:
     """Return `entry` without what differs between the forms of an image or belongs to the host that had it.
 
-    The root is always the same: mksquashfs takes nothing from the tar's entry for it.
+    The root is always the same: programs differ in what they take from its entry in a tar.
     """
     if not entry.path:
         return Entry("", Kind.DIRECTORY, 0o755, mtime=epoch)

@@ -112,6 +112,7 @@ _HUB_TABLES = [
     ("[[providers]]", hub_settings_of.Provider),
     ("[[ci]]", hub_settings_of.Issuer),
     ("[[retention]]", hub_settings_of.Retention),
+    ("[pipelines]", hub_settings_of.Pipelines),
     ("[[proxies]]", hub_settings_of.Proxy),
 ]
 
@@ -143,6 +144,8 @@ def hub_settings() -> str:
             if one.required:
                 default = "needed"
             said = docs.get(one.name, f"Tables of their own, `[[{one.name}]]`.")
+            if isinstance(one.default, msgspec.Struct):
+                said = f"A table of its own, `[{one.name}]`."
             lines.append(f"| `{one.name}` | {default} | {said.replace('|', chr(92) + '|')} |")
         lines.append("")
     return "\n".join(lines)

@@ -32,6 +32,7 @@ from computeops.hub.db import (
     upsert,
 )
 from computeops.hub.db import manifests as manifest_rows
+from computeops.hub.pipelines.tables import pipelines
 from computeops.hub.settings import Retention
 from computeops.hub.state import Hub
 from computeops.hub.storage import Entry
@@ -191,6 +192,7 @@ def _links(work: _Work) -> None:
     """Let repositories serve no longer what none of their manifests consists of."""
     used = sa.exists().where(parts.c.repository == links.c.repository, parts.c.digest == links.c.digest)
     idle = sa.select(links.c.digest).where(links.c.created < work.before, ~used)
+    wanted = _sources(work.database)
     for repository in _known(work.database):
         after = ""
         while True:
@@ -200,11 +202,20 @@ def _links(work: _Work) -> None:
             if not found:
                 break
             after = found[-1]
+            found = [one for one in found if one not in wanted]
             work.count(links=len(found))
             if not work.dry_run:
                 with work.database.write(repository_lock(repository)) as connection:
                     mine = links.c.repository == repository.id, links.c.digest.in_(found)
                     connection.execute(sa.delete(links).where(*mine, links.c.created < work.before, ~used))
+
+
+def _sources(database: Database) -> frozenset[str]:
+    """Return the archives from which something is still to be built, or may be once more: a month after it failed."""
+    recent = pipelines.c.ended.is_(None) | (pipelines.c.ended > int(time.time()) - 30 * _DAY)
+    query = sa.select(pipelines.c.source).where(pipelines.c.state != "succeeded", recent)
+    with database.read() as connection:
+        return frozenset(one["archive"] for one in connection.scalars(query) if one.get("archive"))
 
 
 def _left(work: _Work) -> Iterator[str]:

@@ -26,7 +26,7 @@ KEY = "worker"
 _POLL_SECONDS = 0.5
 _SLOW_SECONDS = 5.0
 _UNSEEN = ("/home", "/root", "/srv", "/mnt", "/media", "/run", "/tmp", "/var/tmp")  # noqa: S108  what no build sees
-_NEEDED = ("unshare", "git", "mksquashfs")
+_NEEDED = ("unshare", "git")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ def prepare_command(settings: Settings, images: Sequence[str], *, again: bool, a
 
     For administrators: only trees of root, or of those in `shared_owners`, are believed.
 
-    Example: COMPUTEOPS_SHARED=/opt/images computeops prepare samtools.sif
+    Example: computeops prepare samtools.sif
     """
     from computeops import engine, pipeline
 

@@ -14,7 +14,7 @@ from computeops.engine.model import Bind, Prepared, Request
 from computeops.errors import EngineError
 
 TAKES = frozenset({"foreign tree", "tree"})
-CAN = frozenset({"gpu amd", "writable", "mpi", "no-home", "x11"})
+CAN = frozenset({"gpu amd", "mpi", "no-home", "writable", "x11"})
 BRINGS_GPUS = False
 _OWN = ("/dev", "/tmp")  # noqa: S108
 """What ch-run itself shows of the machine, of the folders that the user works in."""
@@ -40,11 +40,8 @@ def argv(image: Prepared, request: Request, environ: Mapping[str, str]) -> tuple
     binds = [Bind(Path(path), path) for path in shown if not path.startswith(_OWN)]
     binds += [Bind(source, target) for target, source in image.accounts.items() if source.is_file()]
     binds += [bind for bind in request.binds if not bind.target.startswith("/dev/")]  # all of /dev is there
-    words = [
-        "ch-run",
-        "--no-passwd",
-        *(["--write-fake"] if _makes_places(image.path, binds) or request.writable else []),
-    ]
+    in_memory = _makes_places(image.path, binds) or request.writable
+    words = ["ch-run", "--no-passwd", *(["--write-fake"] if in_memory else [])]
     for bind in binds:
         words += ["--bind", _bind(bind)]
     again = {name: environ[name] for name in ("HOME", "TMPDIR") if environ.get(name)}

@@ -108,7 +108,7 @@ def _packer(tree: Path, user: int, group: int) -> list[str]:
 
 
 def feed(tree: Path, argv: list[str]) -> str:
-    """Give `tree`, as this user's own, as a tar to the standard input of `argv`, and return the last line of its output.
+    """Give `tree`, as this user's own, as a tar to the input of `argv`, and return the last line of its output.
 
     Raises:
         EngineError: one of the two failed; MissingProgramError: it is not installed.

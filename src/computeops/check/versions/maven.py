@@ -22,7 +22,7 @@ def key(version: str) -> bytes:
     """Return the key of `version`."""
     made = bytearray()
     for separator, text in _trimmed(_tokens(version.strip().lower())):
-        if text.isdigit():
+        if _is_number(text):
             made.append(_AFTER_HYPHEN if separator == "-" else _AFTER_DOT)
             made += number(text)
         elif text in _EARLY:
@@ -37,6 +37,10 @@ def key(version: str) -> bytes:
     return bytes((*made, _END))
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 def _tokens(version: str) -> list[_Token]:
     found: list[_Token] = []
     for match in _TOKENS.finditer(version):
@@ -46,9 +50,9 @@ def _tokens(version: str) -> list[_Token]:
             continue
         if not separator and found:
             separator = "-"  # from digits to letters, or back
-            if text[0].isdigit() and (before := found[-1])[1] in _SHORT:
+            if _is_number(text) and (before := found[-1])[1] in _SHORT:
                 found[-1] = before[0], _SHORT[before[1]]
-        found.append((separator, text if text.isascii() and text.isdigit() else text))
+        found.append((separator, text))
     return found
 
 
@@ -56,7 +60,7 @@ def _trimmed(tokens: list[_Token]) -> list[_Token]:
     """Return the tokens without what says nothing at an end, before a word, or before a hyphen."""
     kept: list[_Token] = []
     for separator, text in (*tokens, ("-", "")):
-        if separator == "-" or not text[:1].isdigit():
+        if separator == "-" or not _is_number(text):
             while kept and (kept[-1][1] in _NOTHING or not kept[-1][1].strip("0")):
                 kept.pop()
         kept.append((separator, text))

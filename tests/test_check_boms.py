@@ -2,6 +2,7 @@
 
 import json
 import random
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,54 @@ def test_a_document_beside_an_image_counts_and_a_broken_one_is_named(tmp_path: P
     found = inventory.packages(Directory(tmp_path), documents)
     assert [(one.purl, one.place) for one in found.packages] == [("pkg:generic/mkl@2024.0", "vendor.cdx.json")]
     assert [one.place for one in found.unread if one.kind == "sbom"] == ["broken.json"]
+
+
+@pytest.mark.apptainer
+@pytest.mark.squashfs
+def test_a_bill_of_materials_in_a_sif_beside_the_filesystem_counts(tmp_path: Path) -> None:
+    (tmp_path / "root/etc").mkdir(parents=True)
+    (tmp_path / "vendor.json").write_bytes(cyclonedx({"type": "library", "name": "mkl", "version": "2024.0"}))
+    squashfs, sif = tmp_path / "x.squashfs", tmp_path / "x.sif"
+    run = [
+        ["mksquashfs", tmp_path / "root", squashfs, "-quiet", "-no-progress"],
+        ["apptainer", "sif", "new", sif],
+        [
+            *[
+                "apptainer",
+                "sif",
+                "add",
+                "--datatype",
+                "4",
+                "--partfs",
+                "1",
+                "--parttype",
+                "2",
+                "--partarch",
+                "2",
+                "--groupid",
+                "1",
+            ],
+            sif,
+            squashfs,
+        ],
+        [
+            "apptainer",
+            "sif",
+            "add",
+            "--datatype",
+            "9",
+            "--sbomformat",
+            "cyclonedx-json",
+            "--filename",
+            "vendor.json",
+            sif,
+            tmp_path / "vendor.json",
+        ],
+    ]
+    for argv in run:
+        subprocess.run(argv, check=True, capture_output=True)
+    found = inventory.of_image(sif)
+    assert [(one.purl, one.place) for one in found.packages] == [("pkg:generic/mkl@2024.0", "vendor.json")]
 
 
 def deep(levels: int) -> dict[str, Any]:

@@ -49,6 +49,7 @@ FOUND = Inventory(
         Package("pypi", "six", "1.16.0", "pkg:pypi/six@1.16.0", "opt/b/six.dist-info/METADATA", license="MIT"),
     ),
     (Unread("conda", "opt/conda/conda-meta/zlib.json", "packages of this kind are not read: 1"),),
+    ("deb", "pypi"),
 )
 BARE = Inventory(System(), ())
 UNNAMED = Image(Path("x.oci"), "oci", Digest.of(b"x"))
@@ -120,7 +121,10 @@ def test_a_known_gap_is_said_and_completeness_is_never_claimed() -> None:
     assert cyclonedx()["compositions"][0]["aggregate"] == "incomplete"
     assert cyclonedx(BARE)["compositions"][0]["aggregate"] == "unknown"
     assert "conda: /opt/conda/conda-meta/zlib.json" in spdx()["comment"]
-    assert "conda" in cyclonedx()["metadata"]["properties"][0]["value"]
+    said = [(one["name"], one["value"]) for one in cyclonedx()["metadata"]["properties"]]
+    assert said[:2] == [("computeops:looked-for", "deb"), ("computeops:looked-for", "pypi")]
+    assert "conda" in said[2][1]
+    assert spdx()["comment"].startswith("Looked for packages of: deb, pypi")
 
 
 def test_a_licence_without_identifier_is_explained_in_spdx() -> None:

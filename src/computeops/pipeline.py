@@ -96,11 +96,10 @@ def check(
         EngineError: no test could be started; FormatError: a package database in the image is broken.
     """
     from computeops.check import inventory, sbom
-    from computeops.image import convert
 
     results = (test(image, tests, settings, progress),) if tests else ()
     progress("listing the packages")
-    found = inventory.packages(convert.open_tree(image.path, image.arch))
+    found = inventory.of_image(image.path, image.arch)
     return (*results, sbom.cyclonedx(image, found, settings.epoch), sbom.spdx(image, found, settings.epoch))
 
 

@@ -40,8 +40,11 @@ def document(image: Image, inventory: Inventory, epoch: int) -> dict[str, Any]:
             "tools": {"components": [{"type": "application", "name": "computeops", "version": __version__}]},
             "component": _image(image),
             "properties": [
-                {"name": "computeops:unread", "value": f"{one.kind}: /{one.place}: {one.why}"}
-                for one in inventory.unread
+                *({"name": "computeops:looked-for", "value": one} for one in inventory.looked_for),
+                *(
+                    {"name": "computeops:unread", "value": f"{one.kind}: /{one.place}: {one.why}"}
+                    for one in inventory.unread
+                ),
             ],
         },
         "components": parts,

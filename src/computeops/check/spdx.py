@@ -37,9 +37,11 @@ def document(image: Image, inventory: Inventory, epoch: int) -> dict[str, Any]:
     }
     if extracted := list(_extracted(made["packages"])):
         made["hasExtractedLicensingInfos"] = extracted
+    lines = [f"Looked for packages of: {', '.join(inventory.looked_for)}"] if inventory.looked_for else []
     if inventory.unread:
-        lines = [f"{one.kind}: /{one.place}: {one.why}" for one in inventory.unread]
-        made["comment"] = "\n".join(["Known to be incomplete:", *lines])
+        lines += ["Known to be incomplete:", *(f"{one.kind}: /{one.place}: {one.why}" for one in inventory.unread)]
+    if lines:
+        made["comment"] = "\n".join(lines)
     return made
 
 

@@ -176,10 +176,9 @@ class Run:
         from computeops.check import inventory
         from computeops.check.report import evidence, gitlab, table
         from computeops.cli import scan as scanning
-        from computeops.image import convert
 
         image = made.product.image
-        packages = inventory.packages(convert.open_tree(image.path, image.arch))
+        packages = inventory.of_image(image.path, image.arch)
         found = scanning.judge(self._settings, image, packages)
         said |= {"verdict": str(found.verdict), "counts": dict(found.counts)}
         said["failed"] = bool(self._order.fail_on) and scanning.fails(found, self._order.fail_on)

@@ -106,7 +106,7 @@ def sbom_command(settings: Settings, file: Path, form: str) -> None:
     from computeops.image import convert
 
     image = convert.open_image(file)
-    found = inventory.packages(convert.open_tree(file))
+    found = inventory.of_image(file)
     write = sbom.spdx if form == "spdx" else sbom.cyclonedx
     click.echo(json.dumps(write(image, found, settings.epoch).predicate, indent=2, ensure_ascii=False))
 

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from computeops.check.inventory import (
     apk,
@@ -29,10 +30,12 @@ from computeops.check.inventory.content import Content
 from computeops.check.inventory.model import Database, Files, Found, Inventory, Package, Records, System, Unread, shown
 from computeops.check.inventory.take import take
 from computeops.errors import FormatError, LimitError
+from computeops.image.sif import SBOM, Sif
+from computeops.image.source import open_source
 from computeops.image.tree import Entry, Tree
 from computeops.limits import LIMITS
 
-__all__ = ["Database", "Inventory", "Package", "System", "Unread", "of_document", "packages"]
+__all__ = ["Database", "Inventory", "Package", "System", "Unread", "of_document", "of_image", "packages"]
 
 _DISTRIBUTIONS: Sequence[Database] = (dpkg, apk, rpm)
 _OTHERS: Sequence[Database] = (
@@ -75,14 +78,33 @@ def packages(tree: Tree, attached: Iterable[tuple[str, bytes]] = ()) -> Inventor
             found.append(replace(one.package, owner=owners.get(one.package.place, "")))
             if database in _DISTRIBUTIONS:
                 owners.update(dict.fromkeys(one.files, one.package.purl))
+    if all(one.kind not in _SYSTEMS for one in found):
+        unread.append(Unread("system", "", "there are no packages of a distribution"))
     documents = [*embedded.read(files, system, records), *_attached(attached)]
     found += embedded.beside([one.package for one in _read(documents, found, unread)], found)
     # What a package of the distribution brought along is judged as that, whether it can be read or not.
     unread = [one for one in (*unread, *taken.faults) if one.place not in owners]
     unread += taken.traces(owners)
-    if all(one.kind not in _SYSTEMS for one in found):
-        unread.append(Unread("system", "", "there are no packages of a distribution"))
     return _inventory(system, found, unread)
+
+
+def of_image(path: Path, arch: str = "", tmp: Path | None = None) -> Inventory:
+    """Return the packages of the image at `path`: of its root filesystem, and what bills of materials in a SIF add.
+
+    `arch`: which image of an OCI layout; `tmp`: folder for spooled files.
+
+    Raises:
+        FormatError, LimitError: as `packages`, or the image is broken; NotFoundError: there is none.
+    """
+    source = open_source(path, arch)
+    return packages(source.tree(tmp), _objects(source.sif) if source.sif else ())
+
+
+def _objects(sif: Sif) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the bills of materials that `apptainer sif add --datatype 9` put beside the image."""
+    for one in sif.objects:
+        if one.type == SBOM:
+            yield one.name or f"object-{one.id}", sif.read(one, LIMITS.evidence_bytes)
 
 
 def of_document(data: bytes, name: str) -> Inventory:

@@ -69,6 +69,7 @@ class Overlay:
         self.root = _Node(Entry("", Kind.DIRECTORY, 0o755), 0)
         self._layer = -1
         self._followed = 0
+        self._last: tuple[str, _Node] | None = None
 
     def apply(self, found: Sequence[tuple[Entry, int]]) -> None:
         """Lay the entries of the next layer, each with the place of its data, over what is there.
@@ -77,6 +78,7 @@ class Overlay:
             FormatError: a hard link has no target, or a name leads through a file or round in a circle.
         """
         self._layer += 1
+        self._last = None
         pending: list[Entry] = []
         whiteouts = [entry for entry, _ in found if entry.path.rpartition("/")[2].startswith(_WHITEOUT)]
         # A whiteout hides what lower layers have, wherever in its own layer it stands.
@@ -114,7 +116,12 @@ class Overlay:
         if there and there.is_folder and entry.kind is Kind.DIRECTORY:
             there.entry = entry
         else:
-            folder.children[name] = _Node(entry, self._layer, at)
+            self._set(folder, name, _Node(entry, self._layer, at))
+
+    def _set(self, folder: _Node, name: str, node: _Node) -> None:
+        if name in folder.children:
+            self._last = None  # the way to it may have led through what is replaced
+        folder.children[name] = node
 
     def _link(self, entry: Entry, pending: list[Entry] | None) -> None:
         target = self._walk(entry.target, follow=False)
@@ -126,15 +133,18 @@ class Overlay:
         if target.is_folder:
             raise FormatError(f"/{entry.path}: a hard link to a folder")
         folder, name = self._folder_of(entry.path)
-        folder.children[name] = target
+        self._set(folder, name, target)
 
     def _folder_of(self, path: str) -> tuple[_Node, str]:
         """Return the folder that a name is put into, made where it is missing, and the last part of the name."""
         above, _, name = path.rpartition("/")
+        if self._last and self._last[0] == above:  # names of one folder mostly follow each other
+            return self._last[1], name
         node = self._walk(above, make=True)
         assert node is not None
         if not node.is_folder:
             raise FormatError(f"/{path}: its layer puts it below a file")
+        self._last = above, node
         return node, name
 
     def _walk(self, path: str, *, make: bool = False, follow: bool = True) -> _Node | None:

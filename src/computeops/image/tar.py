@@ -32,6 +32,8 @@ _TYPES = {
 _KINDS = {code: kind for kind, code in _TYPES.items()} | {b"\0": Kind.FILE, b"7": Kind.FILE}
 _OCTAL_11, _OCTAL_7 = 8**11, 8**7
 _XATTR = b"SCHILY.xattr."
+_SPARSE = b"GNU.sparse"
+"""Begins the names of several records, of which one is enough to know."""
 _BLANKS = 8 * 32  # the checksum counts itself as spaces
 _ZEROS = bytes(BLOCK)
 _OCTAL = re.compile(rb"[0-7]*")
@@ -304,13 +306,13 @@ def _records(body: bytes) -> dict[bytes, bytes]:
         key, equals, value = body[match.end() : end - 1].partition(b"=")
         if not equals:
             raise FormatError(f"PAX record without '=': {body[at:end][:80]!r}")
-        records[key] = value
+        records[_SPARSE if key.startswith(_SPARSE) else key] = value
         at = end
     return records
 
 
 def _entry(block: bytes, pax: Mapping[bytes, bytes]) -> Entry:
-    if block[156:157] == b"S" or (pax and any(key.startswith(b"GNU.sparse") for key in pax)):
+    if block[156:157] == b"S" or _SPARSE in pax:
         raise FormatError(
             f"/{os.fsdecode(_cstring(block[:100]))}: GNU sparse files are not read",
             hint="write the tar without --sparse",

@@ -15,6 +15,8 @@ class Limits:
     """A computeops.toml."""
     build_file_bytes: int = 4 * MIB
     """A build.sh, Dockerfile or definition file."""
+    build_log_bytes: int = 256 * MIB
+    """What a build prints; of more, the beginning is kept, and the end in the error."""
     manifest_bytes: int = 4 * MIB
     """An OCI manifest or index (OCI distribution-spec 1.1 asks for at least 4 MiB)."""
     config_bytes: int = 8 * MIB

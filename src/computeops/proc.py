@@ -32,6 +32,7 @@ _PACKAGES = {
     "squashfuse_ll": "squashfuse",
     "unsquashfs": "squashfs-tools",
 }
+_LINE_BYTES = 64 * 1024  # a longer line of a program is given in pieces
 _TAIL_LINES = 30
 
 
@@ -183,8 +184,9 @@ def stream(
     """
     tail: list[str] = []
     with start(argv, env=env, cwd=cwd, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT) as child:
-        assert child.stdout is not None
-        for raw in child.stdout:
+        out = child.stdout
+        assert out is not None
+        for raw in iter(lambda: out.readline(_LINE_BYTES), b""):
             text = raw.decode(errors="replace").rstrip("\n")
             tail = [*tail[1 - _TAIL_LINES :], text]
             line(text)

@@ -6,6 +6,7 @@ from pathlib import Path
 from computeops import proc
 from computeops.build.model import Job
 from computeops.errors import BuildError
+from computeops.limits import LIMITS
 
 _TAIL = 30
 _HINTS = {"No space left on device": "free some space, or set COMPUTEOPS_TMP to a folder on a larger disk"}
@@ -36,11 +37,15 @@ def follow(
         BuildError: it failed; with the last lines of its output.
     """
     tail: list[str] = []
+    left = LIMITS.build_log_bytes  # of a build that prints without end, the beginning is kept, and the end in the error
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", errors="replace") as file:
 
         def line(text: str) -> None:
-            file.write(f"{text}\n")
+            nonlocal left
+            left -= len(text) + 1
+            if left > 0:
+                file.write(f"{text}\n")
             if last not in "".join(tail[-1:]):
                 tail[:] = [*tail[1 - _TAIL :], text]
             if said := step(text):

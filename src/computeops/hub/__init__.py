@@ -12,4 +12,6 @@ PostgreSQL, `migrations` the history of the tables. For the operator: `checks`, 
 People: `accounts` who there is, `roles` who may what in which collection, `signin` with `oidc` and `id_tokens` how they
 come in, `publishing` how CI gets a token, `manage` (JSON) and `account_pages` (HTML) the doors to change all that;
 `browser` cookies and forms, `audit` the log of every write, `webhooks` with `outside` what other machines are told.
+
+Building: `pipelines` is how a source becomes a release here, `worker` the processes of other users that do it.
 """

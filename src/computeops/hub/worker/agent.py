@@ -7,6 +7,7 @@ interrupted; when the agent is back, it finds the folder of the pipeline and goe
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ KEY = "worker"
 """Name of the key that signs what a worker builds."""
 _POLL_SECONDS = 0.5
 _SLOW_SECONDS = 5.0
+_KEPT_SECONDS = 7 * 24 * 3600
 _UNSEEN = ("/home", "/root", "/srv", "/mnt", "/media", "/run", "/tmp", "/var/tmp")  # noqa: S108  what no build sees
 _NEEDED = ("unshare", "git")
 
@@ -95,6 +97,8 @@ class Agent:
         for number, thread in list(self._running.items()):
             if not thread.is_alive():
                 del self._running[number]
+                if not self._running:
+                    tidy(self._post.state, self._post.settings.cache_bytes, time.time())
         try:
             while len(self._running) < self._post.at_once and (task := client.take(me)) is not None:
                 self._start(self._laid(task), task)
@@ -181,11 +185,24 @@ def check(post: Post) -> None:
         ring.new(KEY, "ComputeOps worker")
 
 
-def free_space(state: Path, most_bytes: int) -> None:
-    """Remove what was built longest ago, until what is kept takes at most `most_bytes`."""
-    kept = sorted(state.glob("cache/*/built/*"), key=lambda path: path.stat().st_mtime, reverse=True)
+def tidy(state: Path, most_bytes: int, now: float) -> None:
+    """Remove what failed long ago, and what was fetched or built longest ago until the rest takes `most_bytes`.
+
+    Nothing may be building meanwhile.
+    """
+    for folder in state.glob("pipelines/*"):
+        if not (folder / "task.json").exists() and folder.stat().st_mtime < now - _KEPT_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+    kept = [path for kind in ("built", "sources", "bases") for path in state.glob(f"cache/*/{kind}/*")]
     total = 0
-    for path in kept:
-        total += sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
-        if total > most_bytes:
+    for path in sorted(kept, key=lambda path: path.stat().st_mtime, reverse=True):
+        total += _size(path)
+        if total > most_bytes and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+        elif total > most_bytes:
+            path.unlink()
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(one.stat().st_size for one in files if one.is_file() and not one.is_symlink())

@@ -113,6 +113,8 @@ def judge(name: str, shared: Material, cache: Path) -> Judged:
         began = time.monotonic()
         try:
             mark, evidence = trials[criterion]()
+        except _TimeUsedUpError as error:
+            mark, evidence = Mark.UNTRIED, error.message
         except ComputeOpsError as error:
             mark, evidence = Mark.NO, error.message.splitlines()[0]
         verdicts.append(Verdict(criterion, mark, evidence, time.monotonic() - began))
@@ -128,6 +130,10 @@ def start(one: Judged, shared: Material, cache: Path) -> Judged:
     return replace(one, start_seconds=_Probe(one.engine, shared, cache).start())
 
 
+class _TimeUsedUpError(EngineError):
+    """An engine's trials took so long that the rest of them is left out."""
+
+
 class _Probe:
     """The trials of one engine."""
 
@@ -139,10 +145,10 @@ class _Probe:
         """Return the seconds that one start may take.
 
         Raises:
-            EngineError: the engine has used up its time.
+            _TimeUsedUpError: the engine has none left.
         """
         if (left := self._until - time.monotonic()) <= 0:
-            raise EngineError(f"its trials took longer than {_ENGINE_SECONDS:.0f} s")
+            raise _TimeUsedUpError(f"its trials took longer than {_ENGINE_SECONDS:.0f} s")
         return min(left, _SECONDS)
 
     def _plan(self, argv: Sequence[str], image: Path | None = None, **more: object) -> engine.Plan:

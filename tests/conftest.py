@@ -21,6 +21,7 @@ PROGRAMS = {
     "browser": ["chromium", "chromedriver"],
     "buildah": ["buildah"],
     "docker": ["docker", "dockerd"],
+    "faketime": ["faketime"],
     "gitlab_ci_local": ["gitlab-ci-local", "git"],
     "charliecloud": ["ch-run"],
     "gridengine": ["/usr/lib/gridengine/sge_qmaster", "qsub"],

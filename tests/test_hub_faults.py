@@ -329,6 +329,50 @@ def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @own_servers
+@pytest.mark.faketime
+def test_the_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has expired stays expired, what is used goes on, and nothing is taken for old."""
+    shown = tmp_path / "clock"
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    more = {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+    for name, value in {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(shown), **more}.items():
+        monkeypatch.setenv(name, value)
+    shown.write_text("+0d")
+    hub = RunningHub(tmp_path / "hub")
+    long, short = (
+        computeops("hub", "token", "--data", hub.data, "--name", "x", "--scope", "push:*", "--days", days)
+        for days in ("300", "1")
+    )
+    caller_of = {name: one.stdout.strip() for name, one in {"long": long, "short": short}.items()}
+    shown.write_text("+2d")
+    hub.start("--port", "0")
+    try:
+        caller, expired = (Caller(hub.address, caller_of[name]) for name in ("long", "short"))
+        assert (caller.get("/v2/").status, expired.get("/v2/").status) == (200, 401)
+        shown.write_text("-5d")
+        assert (caller.get("/v2/").status, expired.get("/v2/").status) == (200, 401)
+        session = Caller(hub.address, caller.get("/auth/token?service=x").json["token"])
+        assert session.get("/v2/").status == 200
+        push_image(caller, "1.0", b"layer")
+        alone = push_blob(caller, b"no manifest yet")
+        place = caller("POST", f"{REPO}/blobs/uploads/").headers["location"]
+        assert caller("PATCH", place, b"first ").status == 202
+        shown.write_text("+20d")
+        assert (caller.get("/v2/").status, session.get("/v2/").status) == (200, 401)
+        assert caller("POST", f"{REPO}/blobs/uploads/").status == 202  # looks for uploads that nobody continues
+        assert caller("PUT", f"{place}?digest={Digest.of(b'first second')}", b"second").status == 201
+        done = computeops("hub", "gc", "--data", hub.data)
+        assert (done.returncode, "clock" in done.stderr) == (6, True), done.stderr
+        for digest in (alone["digest"], Digest.of(b"first second"), Digest.of(b"layer")):
+            assert caller.get(f"{REPO}/blobs/{digest}").status == 200
+        assert caller.get(f"{REPO}/manifests/1.0").status == 200
+        assert computeops("hub", "gc", "--data", hub.data, "--dry-run").returncode == 0
+    finally:
+        hub.stop()
+    assert "Traceback" not in hub.log()
+
+
+@own_servers
 @pytest.mark.postgresql
 def test_the_database_is_lost_in_the_middle(tmp_path: Path) -> None:
     server = start_postgresql()

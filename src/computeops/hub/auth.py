@@ -22,7 +22,6 @@ import os
 import re
 import secrets
 import string
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from computeops.errors import LoginError, StorageError, UsageError, did_you_mean
+from computeops.hub import clock
 from computeops.hub.db import Database, Repository, members, people, tokens
 
 ACTIONS = ("pull", "push", "delete", "manage")
@@ -185,7 +185,7 @@ class Auth:
         if not name.isprintable() or not 1 <= len(name) <= _NAME_LENGTH:
             raise UsageError(f"a token needs a name of 1 to {_NAME_LENGTH} characters")
         token = "cops_" + "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
-        now = int(time.time())
+        now = int(clock.now())
         row = {
             "name": name,
             "hash": _hash(token),
@@ -208,7 +208,7 @@ class Auth:
             LoginError: a token that is wrong, expired or revoked: never silently "anyone".
         """
         caller = self._database.remember(("caller", authorization), lambda: self._caller(authorization))
-        if caller.expires < time.time():
+        if caller.expires < clock.now():
             raise LoginError("the token has expired", hint="log in again")
         return caller
 
@@ -220,7 +220,7 @@ class Auth:
             caller = self._database.remember(("visitor", cookie), lambda: self._of_browser(cookie))
         except LoginError:
             return ANYONE
-        return caller if caller.expires >= time.time() else ANYONE
+        return caller if caller.expires >= clock.now() else ANYONE
 
     def end(self, cookie: str) -> None:
         """End the session in a browser, so that nobody who has copied the cookie can go on."""
@@ -247,7 +247,7 @@ class Auth:
 
     def session(self, caller: Caller) -> str:
         """Return a session token of `caller`, good for `SESSION_SECONDS`."""
-        text = f"{_SESSION}{caller.token}.{int(time.time()) + SESSION_SECONDS}"
+        text = f"{_SESSION}{caller.token}.{int(clock.now()) + SESSION_SECONDS}"
         return f"{text}.{self._sign(text)}"
 
     def _of_token(self, token: str) -> Caller:

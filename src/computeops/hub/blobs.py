@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 
 from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
+from computeops.hub import clock
 from computeops.hub.storage import Incoming, Storage, blob_key
 from computeops.hub.storage.folder import Folder
 from computeops.limits import LIMITS
@@ -161,8 +162,10 @@ class Blobs:
     def _sweep(self) -> None:
         """Remove uploads that nobody continued for a day."""
         now = time.time()
-        if now - self._swept >= _SWEEP_SECONDS:
+        if abs(now - self._swept) >= _SWEEP_SECONDS:
             self._swept = now
+            if clock.steady(self.work.parent) < _STALE_SECONDS:
+                return  # what looks old may be young
             self.storage.sweep(now - _STALE_SECONDS)
             self._scratch.sweep(now - _STALE_SECONDS)
             self._open = {name: one for name, one in self._open.items() if one.busy or now - one.used < _STALE_SECONDS}

@@ -9,6 +9,7 @@ A release (a tag whose manifest has a recipe or evidence, or had: a retired one)
 """
 
 import fnmatch
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import sqlalchemy as sa
 
 from computeops.errors import ConflictError
-from computeops.hub import catalogue, manifests
+from computeops.hub import catalogue, clock, manifests
 from computeops.hub.db import (
     Database,
     Repository,
@@ -82,13 +83,18 @@ def collect(
     """Remove what nobody needs; with `dry_run` only count it.
 
     Raises:
-        ConflictError: `hub gc`, `hub backup` or `hub reindex` is at work.
+        ConflictError: `hub gc`, `hub backup` or `hub reindex` is at work, or the clock was changed.
     """
     began = time.monotonic()
     grace = hub.settings.grace_hours * 3600 if grace_seconds is None else grace_seconds
     with hub.database.exclusive("storage") as free:
         if not free:
             raise ConflictError("another verb works on the storage of this hub", hint="try again when it has ended")
+        if not dry_run and (steady := clock.steady(hub.data)) < grace:
+            raise ConflictError(
+                "the clock of this machine was changed: what is young cannot be told from what is old",
+                hint=f"see that it is right; in {math.ceil((grace - steady) / 3600)} hours hub gc will go on",
+            )
         work = _Work(hub, time.time() - grace, dry_run)
         progress("tags")
         for rule in hub.settings.retention:

@@ -17,6 +17,7 @@ from joserfc.jwk import KeySet
 
 from computeops.errors import LoginError, NetworkError
 from computeops.http import Session
+from computeops.hub import clock
 from computeops.hub.settings import secure
 from computeops.limits import LIMITS
 
@@ -142,7 +143,7 @@ def _json(session: Session, url: str) -> Mapping[str, Any]:
 
 
 def _require(claims: Mapping[str, Any], issuer: str, audience: str) -> None:
-    now = time.time()
+    now = clock.now()
     if claims.get("iss") != issuer:  # step 2
         raise LoginError("the token is of another issuer")
     meant = claims.get("aud")

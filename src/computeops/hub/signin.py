@@ -6,7 +6,6 @@ browser itself, in a signed cookie for ten minutes: so whoever comes back with a
 
 import base64
 import hmac
-import time
 from asyncio import to_thread
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -17,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from computeops.errors import DeniedError, LoginError, NotFoundError
-from computeops.hub import accounts, audit, browser, oidc, pages
+from computeops.hub import accounts, audit, browser, clock, oidc, pages
 from computeops.hub.auth import ANYONE, SESSION_SECONDS
 from computeops.hub.id_tokens import Issuers
 from computeops.hub.settings import Provider
@@ -60,7 +59,7 @@ class SignIn:
         """Send the browser to the provider."""
         provider = self._provider(request)
         started = await to_thread(oidc.begin, provider, self.issuers, self._redirect(request, provider))
-        ends = int(time.time()) + _SECONDS
+        ends = int(clock.now()) + _SECONDS
         onward = local(request.query_params.get("next", "/"))
         waiting = _Waiting(provider.name, started.state, started.nonce, started.verifier, onward, ends)
         answer = RedirectResponse(started.url, 303, pages.HEADERS | {"Cache-Control": "no-store"})
@@ -71,7 +70,7 @@ class SignIn:
         """Take the browser back from the provider: signed in, or with the reason why not."""
         provider, asked = self._provider(request), request.query_params
         waiting = _opened(self.hub, browser.get(self.hub, request, browser.LOGIN))
-        if waiting is None or waiting.provider != provider.name or waiting.ends < time.time():
+        if waiting is None or waiting.provider != provider.name or waiting.ends < clock.now():
             raise LoginError("this sign-in was not begun in this browser, or too long ago", hint="sign in again")
         if not hmac.compare_digest(asked.get("state", "").encode(), waiting.state.encode()):
             raise DeniedError("this is the end of another sign-in than the one that was begun", hint="sign in again")

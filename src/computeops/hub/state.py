@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from computeops.errors import StorageError, UsageError
-from computeops.hub import records, roles
+from computeops.hub import clock, records, roles
 from computeops.hub.auth import ANYONE, Auth, Caller, share_key
 from computeops.hub.blobs import Blobs, Upload
 from computeops.hub.db import Database
@@ -56,6 +56,7 @@ class Hub:
         """
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = settings or settings_in(data)
+        clock.steady(data)
         storage = open_storage(data, settings.storage, settings.storage_options, redirect=settings.storage_redirect)
         database, blobs = Database.in_folder(data, settings.database, storage), Blobs(storage, Folder(data))
         if not rebuilding and database.is_empty() and records.any_repository(storage):

@@ -55,7 +55,7 @@ sa.Table(
     "package_uses",
     _METADATA,
     sa.Column("package", sa.Integer, primary_key=True),
-    sa.Column("inventory", sa.Integer, primary_key=True),
+    sa.Column("inventory", sa.Integer, primary_key=True, index=True),
     sqlite_with_rowid=False,
 )
 sa.Table(

@@ -402,7 +402,7 @@ OPERATIONS = (
     Operation("POST", f"{_C}/keys", "maintainer", "Trust a key.", _add_key, KeyEntry, NewKey),
     Operation("DELETE", f"{_C}/keys/{{key}}", "maintainer", "Trust the key of this name no longer.", _remove_key),
     Operation("GET", f"{_C}/events", "reader", "What became known of its releases.", _events, list[EventEntry]),
-    Operation("GET", f"{_C}/rebuilds", "maintainer", "Releases to build again.", _rebuilds, list[RebuildEntry]),
+    Operation("GET", f"{_C}/rebuild-requests", "maintainer", "What to build again.", _rebuilds, list[RebuildEntry]),
     Operation("GET", _S, "person", "What you want to be told of.", _subscriptions, list[str]),
     Operation(
         "PUT", f"{_S}/{{target:path}}", "person", "Be told of a collection or release.", _subscribe, None, Wanted

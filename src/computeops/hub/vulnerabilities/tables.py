@@ -51,7 +51,7 @@ uses = sa.Table(
     "package_uses",
     metadata,
     sa.Column("package", sa.Integer, primary_key=True),
-    sa.Column("inventory", sa.Integer, primary_key=True),
+    sa.Column("inventory", sa.Integer, primary_key=True, index=True),
     sqlite_with_rowid=False,
 )
 findings = sa.Table(  # of packages, not of images; one that ended stays, as history

@@ -68,25 +68,23 @@ def releases(connection: sa.Connection, judged: Sequence[sa.Row[Any]], *, now: i
         by_repository.setdefault(row.repository, []).append(row)
     for number, rows in by_repository.items():
         _one(connection, number, rows, now)
-        _wish(connection, rows[0], now)
+        _wish(connection, rows, now)
 
 
 def _one(connection: sa.Connection, repository: int, rows: Sequence[sa.Row[Any]], now: int) -> None:
-    new: dict[tuple[str, str, str], Finding] = {}
-    meant: list[sa.Row[Any]] = []
-    for row in rows:
-        if fresh := _fresh(connection, row.id, row.told):
-            meant.append(row)
-            new |= {(one.id, one.package.name, one.package.version): one for one in fresh}
-        if len(new) > _MOST_FINDINGS:
-            break
-    tags = _tags(connection, repository, [row.digest for row in (rows if len(new) > _MOST_FINDINGS else meant)])
-    if not new or not tags:
+    seen, first = [row for row in rows if row.told], [row for row in rows if not row.told]
+    fresh = _fresh(connection, [row.id for row in seen], min((row.told for row in seen), default=0)) if seen else []
+    # of releases that were never judged before, the newest stands for all
+    fresh += _fresh(connection, [max(row.id for row in first)], 0) if first else []
+    if not fresh:
         return
-    said = sorted(new.values(), key=lambda one: one.order)[:_MOST_FINDINGS]
-    first = rows[0]
-    body = {"repository": first.repository_name, "releases": tags, "findings": [_short(one) for one in said]}
-    _happened(connection, first, FOUND, body, now)
+    images = {inventory for inventory, _ in fresh}
+    tags = _tags(connection, repository, [row.digest for row in rows if row.id in images])
+    if tags:
+        new = {(one.id, one.package.name, one.package.version): one for _, one in fresh}
+        said = [_short(one) for one in sorted(new.values(), key=lambda one: one.order)[:_MOST_FINDINGS]]
+        body = {"repository": rows[0].repository_name, "releases": tags, "findings": said}
+        _happened(connection, rows[0], FOUND, body, now)
 
 
 def _happened(connection: sa.Connection, row: sa.Row[Any], kind: str, body: Mapping[str, Any], now: int) -> None:
@@ -95,16 +93,17 @@ def _happened(connection: sa.Connection, row: sa.Row[Any], kind: str, body: Mapp
     webhooks.tell(connection, row.collection, kind, body, now)
 
 
-def _fresh(connection: sa.Connection, inventory: int, last: int) -> list[Finding]:
+def _fresh(connection: sa.Connection, images: Sequence[int], last: int) -> list[tuple[int, Finding]]:
+    """Return the worst findings behind `last` of these inventories, with the inventory that each is in."""
     query = (
-        sa.select(findings.c.body, packages.c.body.label("about"))
+        sa.select(uses.c.inventory, findings.c.body, packages.c.body.label("about"))
         .join_from(uses, findings, findings.c.package == uses.c.package)
         .join(packages, packages.c.id == findings.c.package)
-        .where(uses.c.inventory == inventory, findings.c.id > last, findings.c.counts, findings.c.until.is_(None))
+        .where(uses.c.inventory.in_(images), findings.c.id > last, findings.c.counts, findings.c.until.is_(None))
         .order_by(findings.c.rank.desc(), findings.c.id)
-        .limit(_MOST_FINDINGS)
+        .limit(_MOST_FINDINGS * _MOST_TAGS)
     )
-    return [finding(row.about, row.body) for row in connection.execute(query)]
+    return [(row.inventory, finding(row.about, row.body)) for row in connection.execute(query)]
 
 
 def _short(one: Finding) -> dict[str, Any]:
@@ -129,11 +128,12 @@ def _tags(connection: sa.Connection, repository: int, digests: Sequence[str]) ->
 # rebuilds
 
 
-def _wish(connection: sa.Connection, row: sa.Row[Any], now: int) -> None:
+def _wish(connection: sa.Connection, rows: Sequence[sa.Row[Any]], now: int) -> None:
     """Want a rebuild of the newest release of a repository if the archive of its system has repaired what it has."""
-    newest = _newest(connection, row.repository)
-    if newest is None:
+    newest = _newest(connection, rows[0].repository)
+    if newest is None or newest.digest not in {row.digest for row in rows}:
         return
+    row = rows[0]
     here = rebuild_requests.c.repository == row.repository_name
     connection.execute(
         sa.delete(rebuild_requests).where(

@@ -124,7 +124,7 @@ class Launcher:
             cwd=cwd or self.home,
             capture_output=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
 
     def start(self, *words: str | Path, **how) -> subprocess.Popen[bytes]:

@@ -68,6 +68,11 @@ def runtime_files(
         ".singularity.d/actions/exec": (0o755, _ACTION + 'exec "$@"\n'),
         ".singularity.d/actions/run": (0o755, _ACTION + f'exec {RUNSCRIPT} "$@"\n'),
         ".singularity.d/actions/shell": (0o755, _ACTION + 'exec /bin/sh "$@"\n'),
+        # HTCondor tries `apptainer test` before it starts an image of its container universe.
+        ".singularity.d/actions/test": (
+            0o755,
+            _ACTION + '[ ! -x /.singularity.d/test ] || exec /.singularity.d/test "$@"\n',
+        ),
         ".singularity.d/env/90-environment.sh": (0o755, "#!/bin/sh\n" + variables),
         ".singularity.d/env/99-base.sh": (0o755, _BASE),
         ".singularity.d/labels.json": (0o644, json.dumps(dict(labels), indent=1, sort_keys=True) + "\n"),

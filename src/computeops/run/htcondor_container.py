@@ -6,19 +6,23 @@ that HTCondor transfers, or finds by the same path where it is on CVMFS. Exit co
 https://htcondor.readthedocs.io/en/latest/users-manual/env-of-job.html#container-universe-jobs
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from computeops.errors import UsageError
 from computeops.run import htcondor
-from computeops.run.model import Plan, Record, Seen
+from computeops.run.model import Job, Plan, Record, Seen
 
 SHOWS_ENV = True
 STARTS_CONTAINERS = True
 TAKES_FILES = True
 """The image is a file of ours, not a name in a registry."""
 _FILE = "job.sub"
+_SHELL, _JOB = "/bin/sh", "COMPUTEOPS_JOB_ID"
 _SHARED = ("/cvmfs/",)
+_MACRO = re.compile(r"\$\$?(?=[(A-Z])")
+"""What condor_submit, or the schedd, would take for the beginning of a macro: $(NAME), $INT(NAME), $$(NAME)."""
 
 
 def available() -> str:
@@ -38,6 +42,7 @@ def script(record: Record, after: Sequence[Record]) -> Plan:
         "have several nodes or tasks": job.nodes > 1 or job.tasks > 1,
         "have a queue": bool(job.queue),
         "have modules": bool(job.modules),
+        "have volumes": bool(job.volumes),
     }
     for what, asked in refused.items():
         if asked:
@@ -48,23 +53,23 @@ def script(record: Record, after: Sequence[Record]) -> Plan:
 
 def _description(record: Record) -> str:
     job = record.job
-    out, err = (name.replace("{task}", "$INT(task)") for name in htcondor.log_files(record))
+    out, err = htcondor.log_files(record)
     lines = [
         "universe = container",
         f"container_image = {_line(job.image)}",
         *([] if not job.image.startswith(_SHARED) else ["transfer_container = false"]),
-        f"executable = {_line(job.inside[0])}",
-        f'arguments = "{_words(job.inside[1:])}"',
+        f"executable = {_SHELL if job.array else _line(job.inside[0])}",
+        f'arguments = "{_arguments(job)}"',
         "transfer_executable = false",
         "should_transfer_files = YES",
         "when_to_transfer_output = ON_EXIT",
         f"task = $(Process) + {job.numbers[0]}",
-        f"output = {_line(out)}",
-        f"error = {_line(err)}",
-        *([f"input = {_line(job.stdin.replace('{task}', '$INT(task)'))}"] if job.stdin else []),
+        f"output = {_file(out)}",
+        f"error = {_file(err)}",
+        *([f"input = {_file(job.stdin)}"] if job.stdin else []),
         "log = events.log",
-        f"getenv = {', '.join(job.env)}" if job.env else "getenv = false",
-        f'environment = "COMPUTEOPS_JOB_ID={record.id}{" COMPUTEOPS_TASK_ID=$INT(task)" if job.array else ""}"',
+        # Not `environment`: beside it getenv drops, without a word, what has a semicolon.
+        f"getenv = {', '.join(('TZ', _JOB, *job.env))}",
         f"batch_name = {record.label}",
         f'My.{htcondor.ID} = "{record.id}"',
         f"request_cpus = {job.cpus}",
@@ -93,7 +98,18 @@ def _line(text: str) -> str:
         raise UsageError(
             f"{text!r}: htcondor cannot be told a line break", hint="put it in a file that the program reads"
         )
-    return text.replace("$(", "$(DOLLAR)(") if "$INT(task)" not in text else text
+    return _MACRO.sub(lambda found: "$$(DOLLARDOLLAR)" if len(found[0]) > 1 else "$(DOLLAR)", text)
+
+
+def _arguments(job: Job) -> str:
+    if not job.array:
+        return _words(job.inside[1:])
+    shift = ("-c", 'export COMPUTEOPS_TASK_ID="$1"; shift; exec "$@"', "sh")
+    return f"{_words(shift)} $INT(task) {_words(job.inside)}"
+
+
+def _file(path: str) -> str:
+    return "$INT(task)".join(_line(part) for part in path.split("{task}"))
 
 
 def _words(words: Sequence[str]) -> str:
@@ -110,7 +126,7 @@ def submit(record: Record, plan: Plan, env: Mapping[str, str]) -> str:
     """
     if not Path(record.job.image).is_file():
         raise UsageError(f"there is no image {record.job.image}", hint="htcondor takes a SIF file")
-    return htcondor.submit(record, plan, env)
+    return htcondor.submit(record, plan, {**env, _JOB: record.id})
 
 
 def states(records: Sequence[Record]) -> Mapping[str, Seen]:

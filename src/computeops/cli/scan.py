@@ -91,7 +91,7 @@ def scan_command(
     progress = Progress()
     progress("reading the packages")
     image = convert.open_image(file)
-    found = inventory.packages(convert.open_tree(file))
+    found = inventory.of_image(file)
     progress("asking the advisories")
     scan = judge(settings, image, found, [*vex, *ignored], only_fixed=only_fixed)
     said = _others(file, others, reports, progress)
@@ -222,7 +222,7 @@ def _freshness(settings: Settings, file: Path, indexes: Sequence[Path], *, as_js
     progress = Progress()
     progress("reading the packages")
     image = convert.open_image(file)
-    found = inventory.packages(convert.open_tree(file))
+    found = inventory.of_image(file)
     with tempfile.TemporaryDirectory(prefix="computeops-index-") as work:
         files = list(indexes)
         for url in () if indexes else comparing.addresses(found.system, image.arch, settings.mirror):

@@ -12,8 +12,9 @@ import pytest
 from computeops import run
 from computeops.errors import SchedulerError, UsageError
 from computeops.run import Array, Job, Phase, Record, Records, State, kubernetes
+from computeops.run.model import seconds
 from schedulers import kubernetes as cluster
-from test_run_golden import HOSTILE
+from test_run_golden import GOLDEN, HOSTILE, Golden
 
 IMAGE = "hub.example/bio/samtools@sha256:" + "0" * 64
 SECRET = "s3cret-value-that-nobody-may-see"
@@ -75,6 +76,58 @@ def test_a_job_ends_as_its_program_did(jobs: Records, text: str, end: State, sai
     record = submit(jobs, shell(text))
     assert until(record) == {0: end}
     assert output(record) == said
+
+
+def test_golden_jobs_end_the_same_way_as_elsewhere(jobs: Records) -> None:
+    """Those that ask for nothing that a pod does not have; here a pod's errors are in its one stream of output."""
+    records = {
+        name: submit(jobs, _golden(golden), _public(golden)) for name, golden in GOLDEN.items() if _podlike(golden)
+    }
+    assert len(records) >= 25
+    deadline = time.monotonic() + 120
+    while True:
+        found = run.look(list(records.values()))
+        if all(run.summary(states).phase.ended for states in found.values()):
+            break
+        assert time.monotonic() < deadline, found
+        time.sleep(0.3)
+    for name, record in records.items():
+        golden, states = GOLDEN[name], found[record.id]
+        end = run.summary(states)
+        assert (end.phase, end.code) == (golden.state, golden.code), (name, end)
+        if golden.tasks:
+            assert {number: (one.phase, one.code) for number, one in states.items()} == golden.tasks, name
+        if golden.out is not None and golden.err is not None:
+            said = "".join(output(record, number) for number in record.job.numbers)
+            assert said == golden.out + golden.err, name
+
+
+_ASKS = {"--array", "--time", "--env", "--name", "--cpus", "--retries"}
+
+
+def _podlike(golden: Golden) -> bool:
+    """Whether it needs neither files of ours, nor another job, nor the count of tries, which pods do not know.
+
+    A dozen pods for one of them would take long to start.
+    """
+    words = set(golden.options[::2])
+    if "12%6" in golden.options:
+        return False
+    plain = not (golden.after or golden.cancel or golden.env or "COMPUTEOPS_ATTEMPT" in golden.program)
+    return plain and words <= _ASKS and not any(one in golden.program for one in ("go", "order", ".txt", "pwd"))
+
+
+def _golden(golden: Golden) -> Job:
+    options = dict(zip(golden.options[::2], golden.options[1::2], strict=True))
+    more = {"array": Array.parse(options["--array"])} if "--array" in options else {}
+    more |= {"seconds": seconds(options["--time"])} if "--time" in options else {}
+    more |= {"retries": int(options["--retries"])} if "--retries" in options else {}
+    return job("sh", "-c", golden.program, "sh", *golden.args, name=options.get("--name", "golden"), **more)
+
+
+def _public(golden: Golden) -> dict[str, str]:
+    pairs = zip(golden.options[::2], golden.options[1::2], strict=True)
+    return dict(word.split("=", 1) for name, word in pairs if name == "--env")
 
 
 def test_words_and_names_are_never_interpreted(jobs: Records) -> None:
@@ -151,12 +204,16 @@ def test_what_a_job_cannot_give_is_refused(jobs: Records) -> None:
 
 
 def test_the_manifest_is_as_small_a_door_as_can_be(jobs: Records) -> None:
-    wanted = shell("true", cpus=2, memory=512, gpus=1, queue="batch", array=Array(1, 3))
+    wanted = shell("true", cpus=2, memory=512, gpus=1, queue="batch", array=Array(1, 3), volumes=("data:/data:ro",))
     plan = kubernetes.script(jobs.draft("kubernetes", wanted), ())
     manifest = json.loads(plan.files["manifest.json"])
     pod = manifest["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
     assert pod["containers"][0]["securityContext"] == {"allowPrivilegeEscalation": False}
     assert pod["containers"][0]["resources"]["limits"] == {"cpu": "2", "memory": "512Mi", "nvidia.com/gpu": "1"}
+    assert pod["volumes"] == [{"name": "v0", "persistentVolumeClaim": {"claimName": "data"}}]
+    assert pod["containers"][0]["volumeMounts"] == [{"name": "v0", "mountPath": "/data", "readOnly": True}]
     assert manifest["spec"]["suspend"] is True
+    record = submit(jobs, wanted)  # the real server keeps every field of it
+    run.cancel([record], jobs)
     assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "batch"

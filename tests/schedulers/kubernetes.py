@@ -170,7 +170,7 @@ class Node(threading.Thread):
                 env[one["name"]] = one["value"]
         with self._log(pod["metadata"]["name"]).open("wb") as log:
             process = subprocess.Popen(
-                ["env", "--default-signal=INT,QUIT", *(_expanded(word, env) for word in container["command"])],
+                ["env", "--default-signal", *(_expanded(word, env) for word in container["command"])],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

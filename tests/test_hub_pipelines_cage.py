@@ -56,7 +56,7 @@ def good():
     print("good", flush=True)
 
 found = {}
-for step, more in ((good, {}), (hang, {"seconds": 1}), (fork, {}), (memory, {}), (disk, {}), (file, {})):
+for step, more in ((good, {}), (hang, {"seconds": 1}), (fork, {"memory": 1 << 14}), (memory, {}), (disk, {}), (file, {})):
     bounds = Bounds(**{**most, **more})
     code, reason = cage.run(step, folder.parent / "log", folder, bounds)
     found[step.__name__] = [code, reason, sum(1 for _ in cage._descendants(os.getpid()))]

@@ -39,7 +39,7 @@ def follow(
     tail: list[str] = []
     left = LIMITS.build_log_bytes  # of a build that prints without end, the beginning is kept, and the end in the error
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", errors="replace") as file:
+    with log.open("w", buffering=1, errors="replace") as file:  # by lines: others read it while it grows
 
         def line(text: str) -> None:
             nonlocal left

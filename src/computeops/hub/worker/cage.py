@@ -18,11 +18,13 @@ from pathlib import Path
 
 from computeops.hub.pipelines.words import Bounds
 
-_SUBREAPER = 36  # linux/prctl.h
+_PDEATHSIG, _SUBREAPER = 1, 36  # linux/prctl.h
+_SESSION = ".session"
 _MIB = 1024 * 1024
 _PAGE = resource.getpagesize()
 _TICK_SECONDS = 0.1
 _LOOK_SECONDS = 0.5
+_END_SECONDS = 10.0
 _MORE = 32
 """So many processes more than it may have, so that who has too many is seen and ended, and not only held up."""
 _FLOOR_BYTES = 256 * _MIB
@@ -37,9 +39,11 @@ def run(
     `tick` is called ten times a second. `folder` is where it may write.
     """
     _LIBC.prctl(_SUBREAPER, 1, 0, 0, 0)
+    end_left(folder)
     child = os.fork()
     if child == 0:
         _child(step, log, bounds)
+    (folder / _SESSION).write_text(f"{child} {_began(child)}")
     watch = os.pidfd_open(child)
     try:
         reason = _watch(watch, child, folder, bounds, tick)
@@ -50,10 +54,37 @@ def run(
     return os.waitstatus_to_exitcode(_reap(child)), reason
 
 
+def end_left(folder: Path) -> None:
+    """Kill what a step in `folder` left whose own watcher was killed, so that no two are at work there."""
+    try:
+        session, began = (folder / _SESSION).read_text().split()
+    except (OSError, ValueError):
+        return
+    if _began(int(session)) not in {"", began}:  # the number is that of another process by now
+        return
+    left = [pid for pid, _, _, of in _processes() if of == int(session)]
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + _END_SECONDS
+    while any(of == int(session) for _, _, _, of in _processes()) and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _began(pid: int) -> str:
+    """Return when a process began, in ticks since the machine did; empty: there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
 def _child(step: Callable[[], None], log: Path, bounds: Bounds) -> None:
     """Become the leader of a session within bounds, do the step, and end without going back."""
     code = 1
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _LIBC.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         os.setsid()
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for stream in (1, 2):
@@ -143,8 +174,8 @@ def _memory(pid: int) -> int:
     return max(0, int(resident) - int(shared)) * _PAGE
 
 
-def _processes() -> Iterator[tuple[int, int, int]]:
-    """Yield number, parent and threads of all processes (proc(5), stat)."""
+def _processes() -> Iterator[tuple[int, int, int, int]]:
+    """Yield number, parent, threads and session of all processes (proc(5), stat)."""
     for name in os.listdir("/proc"):  # noqa: PTH208  no Path for each of many
         if name.isdigit():
             try:
@@ -152,13 +183,13 @@ def _processes() -> Iterator[tuple[int, int, int]]:
             except OSError:
                 continue
             if fields[0] not in {"Z", "X"}:
-                yield int(name), int(fields[1]), int(fields[17])
+                yield int(name), int(fields[1]), int(fields[17]), int(fields[3])
 
 
 def _descendants(root: int) -> Iterator[int]:
     """Yield the processes below `root`, each as often as it has threads."""
     below: dict[int, list[tuple[int, int]]] = {}
-    for pid, parent, threads in _processes():
+    for pid, parent, threads, _ in _processes():
         below.setdefault(parent, []).append((pid, threads))
     waiting = [root]
     while waiting:
@@ -170,7 +201,7 @@ def _descendants(root: int) -> Iterator[int]:
 def _own_processes() -> int:
     """Return how many processes and threads this user has, whom the kernel counts together with the new ones."""
     mine, count = os.getuid(), 0
-    for pid, _, threads in _processes():
+    for pid, _, threads, _ in _processes():
         with contextlib.suppress(OSError):
             count += threads if Path(f"/proc/{pid}").stat().st_uid == mine else 0
     return count

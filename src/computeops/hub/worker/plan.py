@@ -10,6 +10,7 @@ log           what the steps say
 job           the name of the job that does it
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from computeops import config
+from computeops import config, proc
 from computeops.http import whole_file
 from computeops.hub.pipelines.words import DONE, Bounds, Source, Step
 from computeops.store.release import Release
@@ -141,6 +142,12 @@ class Folder:
     def has_done(self, name: str) -> bool:
         """Return whether a step ended well."""
         return any(one.name == name and one.state == DONE for one in self.steps())
+
+    def remove(self) -> None:
+        """Remove all of it, also what belongs to the other users of a build's box, whom only its root may touch."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self.path.exists():
+            proc.capture(["unshare", "--user", "--map-root-user", "--map-auto", "rm", "-rf", "--", str(self.path)])
 
     def releases(self) -> Sequence[Release]:
         """Return what was built, in the order of the names."""

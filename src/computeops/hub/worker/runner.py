@@ -4,6 +4,7 @@ Steps that ended well before are not done again. Ends with 0 if all did, with 1 
 """
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ _FAULT = "fault.json"
 def main(path: Path) -> int:
     """Do what is left to do in the folder `path`; return the exit code."""
     os.umask(0o022)
+    signal.signal(signal.SIGTERM, _asked_to_end)
     folder = Folder(path.resolve())
     folder.path.joinpath("tmp").mkdir(exist_ok=True)
     if folder.read(_FAULT, Fault) is not None:
@@ -31,6 +33,11 @@ def main(path: Path) -> int:
         if not folder.has_done(name) and not _step(folder, name):
             return 1
     return 0
+
+
+def _asked_to_end(*_: object) -> None:
+    """End the step with all that it began, which is in other sessions than this process."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _step(folder: Folder, name: str) -> bool:

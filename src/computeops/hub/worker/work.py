@@ -1,6 +1,5 @@
 """One pipeline on a worker: its source, its job, its signatures, its publication."""
 
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -272,11 +271,11 @@ class Work:
         self._jobs.forget()
         # what ended well stays for whoever retries it; the rest is not resumed
         (self._folder.path / "task.json").unlink(missing_ok=True)
-        shutil.rmtree(self._folder.path / "tmp", ignore_errors=True)
+        Folder(self._folder.path / "tmp").remove()
 
     def _forget(self) -> None:
         self._jobs.forget()
-        shutil.rmtree(self._folder.path, ignore_errors=True)
+        self._folder.remove()
 
 
 class _Own:

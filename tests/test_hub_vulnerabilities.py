@@ -443,9 +443,9 @@ def test_the_reading_process_has_bounds(tmp_path: Path) -> None:
         "zlib1g",
         "libssl3",
     }
-    large = b"Package: x\nStatus: install ok installed\nVersion: 1\nDescription: " + b"x" * 300_000_000 + b"\n"
+    large = b"Package: x\nStatus: install ok installed\nVersion: 1\nDescription: " + b"x" * 120_000_000 + b"\n"
     (tree / "var/lib/dpkg/status").write_bytes(large)
-    done = subprocess.run([sys.executable, *argv, "--memory", "600000000"], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, *argv, "--memory", "400000000"], capture_output=True, check=False)
     assert done.returncode != 0
     assert b"Traceback" not in done.stderr
 

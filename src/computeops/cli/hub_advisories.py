@@ -104,7 +104,11 @@ def status_command(data: Path, *, as_json: bool) -> None:
     said = questions.overview(_open(data))
     feeds = [(one["name"], str(one["records"]), f"{one['days_old']:.1f}") for one in said["feeds"]]
     counts = "\n".join(f"{name:12} {count}" for name, count in said["verdicts"].items())
-    text = f"{table(('feed', 'records', 'days old'), feeds)}\n\n{counts}" if feeds else f"no advisories\n\n{counts}"
+    text = (
+        f"{table(('feed', 'records', 'days old'), feeds)}\n\n{counts}"
+        if feeds
+        else f"{said['fault'] or 'no advisories'}\n\n{counts}"
+    )
     emit(said, text, as_json=as_json)
 
 

@@ -70,6 +70,15 @@ def opened(hub: Hub) -> Iterator[Index | None]:
         yield index
 
 
+def fault(hub: Hub) -> str:
+    """Return why there is no index that can be asked; empty: there is one."""
+    try:
+        Index(place(hub)).close()
+    except (NotFoundError, FormatError) as error:
+        return error.message
+    return ""
+
+
 def keep(hub: Hub, index: Index) -> None:
     """Remember that the hub was judged by this index."""
     judged = hub.data / _JUDGED

@@ -257,7 +257,7 @@ def overview(hub: Hub) -> dict[str, Any]:
     with advisories.opened(hub) as index:
         feeds = [] if index is None else list(_feeds(index, now))
     by_verdict = dict.fromkeys(scans.VERDICTS, 0) | {row[0]: int(row[1]) for row in rows}
-    return {"verdicts": by_verdict, "waiting": int(waiting), **counts, "feeds": feeds}
+    return {"verdicts": by_verdict, "waiting": int(waiting), **counts, "feeds": feeds, "fault": advisories.fault(hub)}
 
 
 def _feeds(index: Index, now: float) -> Iterator[dict[str, Any]]:

@@ -200,8 +200,11 @@ def note_step(connection: sa.Connection, number: int, step: Step) -> None:
     if known is not None and known.state == DONE:
         return
     place = known.place if known is not None else _count(connection, mine)
+    began, seconds = step.began, step.seconds
+    if known is not None and not seconds and step.state != RUNNING:  # whoever ends it did not begin it
+        began, seconds = known.began, max(0.0, step.began - known.began) / 1000
     row = {"pipeline": number, "name": step.name, "place": place, "state": step.state}
-    row |= {"began": step.began, "seconds": step.seconds, "facts": step.facts}
+    row |= {"began": began, "seconds": seconds, "facts": step.facts}
     upsert(connection, pipeline_steps, row)
 
 

@@ -14,6 +14,7 @@ from computeops.hub.pipelines.words import ENDED, WAITING
 from computeops.hub.state import Hub
 
 _CHUNK = 256 * 1024
+_ROUNDS = 20
 
 
 class PipelineEntry(Struct, frozen=True, kw_only=True):
@@ -95,22 +96,24 @@ def entries(
     database: Database, caller: Caller, *, repository: str = "", state: str = "", before: int = 0, limit: int = 50
 ) -> list[PipelineEntry]:
     """Return the newest pipelines that `caller` may see; of a repository or a collection, in a state."""
-    query = sa.select(*_ENTRY).order_by(pipelines.c.id.desc())
+    query, before = sa.select(*_ENTRY).order_by(pipelines.c.id.desc()), before or 1 << 31
     for condition, wanted in (
         ((pipelines.c.repository == repository) | (pipelines.c.collection == repository), bool(repository)),
         (pipelines.c.state == state, bool(state)),
-        (pipelines.c.id < before, bool(before)),
     ):
         query = query.where(condition) if wanted else query
     if caller.roles is not None and not caller.administrator:
         query = query.where(pipelines.c.collection.in_(caller.roles))
     found: list[PipelineEntry] = []
     with database.read() as connection:
-        for row in connection.execute(query.limit(limit * 20)):
-            if sees(caller, row.repository):
-                found.append(PipelineEntry(**row._mapping))  # noqa: SLF001  its public name in SQLAlchemy
-            if len(found) == limit:
+        for _ in range(_ROUNDS):  # most often all that is there may be seen, and the first round is enough
+            rows = connection.execute(query.where(pipelines.c.id < before).limit(limit)).all()
+            # `_mapping` is a public name of SQLAlchemy
+            seen = [one for one in rows if sees(caller, one.repository)]
+            found += [PipelineEntry(**one._mapping) for one in seen[: limit - len(found)]]  # noqa: SLF001
+            if len(found) == limit or len(rows) < limit:
                 break
+            before = rows[-1].id
     return found
 
 

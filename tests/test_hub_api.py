@@ -21,6 +21,7 @@ FIELDS = {
     "collection",
     "name",
     "version",
+    "verdict",
     "variant",
     "summary",
     "domains",

@@ -145,11 +145,9 @@ def add_key(database: Database, collection: str, name: str, text: str, *, added_
     """
     if not name or len(name) > _NAME or clean(name) != name:
         raise UsageError(f"a key needs a name of 1 to {_NAME} characters")
-    key = Key.read(name, text.encode())
-    if not key.keyid:
-        raise FormatError(
-            "this key can sign SIF files, but no evidence", hint="give what `computeops key export NAME` prints"
-        )
+    key = Key.read(name, text.encode()) if "-----BEGIN" in text else None
+    if key is None or not key.keyid:
+        raise FormatError("this is no key that can sign evidence", hint="give what `computeops key export NAME` prints")
     row = {"collection": collection, "keyid": key.keyid, "name": name, "public": key.pem.decode()}
     with database.write() as connection:
         here = sa.select(collections.c.name).where(collections.c.name == collection)

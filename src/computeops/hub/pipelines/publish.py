@@ -22,8 +22,10 @@ from computeops.hub.pipelines import queue, start
 from computeops.hub.pipelines.tables import pipelines, rebuild_rules, workers
 from computeops.hub.pipelines.words import (
     DONE,
+    ENDED,
     FAILED,
     PROVING,
+    REBUILD,
     RUNNING,
     SUCCEEDED,
     Made,
@@ -219,6 +221,20 @@ def rebuilt(hub: Hub, repository_name: str) -> None:
             _fail(hub, row.id, PROVE, "a worker rebuilt it and got another image", "see the evidence of the rebuild")
         elif all(good >= wanted for good, _ in counts):
             _prove(hub, row, repository, min(good for good, _ in counts))
+        elif not _is_open(hub, row):
+            _fail(hub, row.id, PROVE, "it could not be rebuilt", "see the pipelines of the rebuilds, and retry")
+
+
+def _is_open(hub: Hub, row: sa.Row[Any]) -> bool:
+    """Return whether somebody still works on a rebuild of this pipeline's images."""
+    query = sa.select(pipelines.c.id).where(
+        pipelines.c.repository == row.repository,
+        pipelines.c.kind == REBUILD,
+        pipelines.c.version.in_([one["manifest"] for one in row.images]),
+        pipelines.c.state.not_in(ENDED),
+    )
+    with hub.database.read() as connection:
+        return connection.execute(query.limit(1)).first() is not None
 
 
 def _prove(hub: Hub, row: sa.Row[Any], repository: Repository, good: int) -> None:

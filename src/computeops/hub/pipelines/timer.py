@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from computeops.check import kinds
 from computeops.errors import ComputeOpsError, UnavailableError
 from computeops.hub.db import evidence, recipes, releases, repositories, upsert
-from computeops.hub.pipelines import start
+from computeops.hub.pipelines import publish, start
 from computeops.hub.pipelines.queue import LOCK
 from computeops.hub.pipelines.tables import hooks_heard, pipeline_log, pipelines, rebuilds_wanted
-from computeops.hub.pipelines.words import ENDED, REBUILD
+from computeops.hub.pipelines.words import ENDED, PROVING, REBUILD
 from computeops.hub.state import Hub
 
 _PAUSE_SECONDS = 60.0
@@ -69,8 +69,18 @@ def look(hub: Hub, now: int) -> int:
         if not free:
             return 0
         count = _wanted(hub) + _old(hub, now)
+        _look_at_proofs(hub)
         _forget(hub, now)
         return count
+
+
+def _look_at_proofs(hub: Hub) -> None:
+    """Let none wait for a rebuild that was given up without a word."""
+    query = sa.select(pipelines.c.repository).where(pipelines.c.state == PROVING).distinct()
+    with hub.database.read() as connection:
+        waiting = list(connection.scalars(query))
+    for repository in waiting:
+        publish.rebuilt(hub, repository)
 
 
 def _wanted(hub: Hub) -> int:

@@ -121,6 +121,8 @@ def _report(hub: Hub, worker: int, request: Request, body: bytes) -> Any:
     reply = queue.report(hub, worker, number, said)
     if reply.state in ENDED:
         audit.note(request.scope, f"pipeline {number}: {reply.state}")
+        if row.kind == REBUILD:
+            publish.rebuilt(hub, row.repository)
     return reply
 
 

@@ -88,6 +88,11 @@ def _do(folder: Folder, step: Step) -> None:
         hint = "the disk that a build may use is full, or a file is not readable"
         folder.write(_FAULT, Fault(step=step.name, error=text[:4000], hint=hint))
         raise SystemExit(1) from None
+    except Exception as error:  # noqa: BLE001  a bug is told as one, where people look
+        text = f"{step.name}: this is a bug of computeops: {type(error).__name__}: {error}"
+        say(text)
+        folder.write(_FAULT, Fault(step=step.name, error=text[:4000]))
+        raise SystemExit(1) from None
     seconds = round(time.monotonic() - began, 3)
     folder.note(msgspec.structs.replace(step, state=DONE, seconds=seconds, facts=dict(facts)))
 

@@ -24,7 +24,6 @@ _PACKAGES = {
     "buildah": "buildah",
     "bwrap": "bubblewrap",
     "git": "git",
-    "mksquashfs": "squashfs-tools",
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
     "podman": "podman",

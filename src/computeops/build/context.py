@@ -5,6 +5,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+from computeops.build import sources
 from computeops.build.model import Job
 from computeops.errors import FormatError
 from computeops.recipe import PathSource
@@ -41,7 +42,9 @@ def _unpack(archive: Path, into: Path) -> None:
     try:
         with tarfile.open(archive) as tar:
             top = tar.getmembers()[0].name
-            tar.extractall(into.parent, filter="tar")
+        sources.restore(
+            archive, into.parent
+        )  # `extractall` is safe from Python 3.11.4 on only, and Debian 12 has 3.11.2
         if top != into.name:
             (into.parent / top).rename(into)
     except (tarfile.TarError, IndexError, OSError) as error:

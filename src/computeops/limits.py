@@ -108,5 +108,14 @@ class Limits:
     inventory_memory_bytes: int = 3 * GIB
     """Address space of the process that does so."""
 
+    deposit_bytes: int = 8 * GIB
+    """A source that is deposited, as it is sent."""
+    deposit_unpacked_bytes: int = 8 * GIB
+    """All files of it, unpacked; at most 100,000."""
+    deposit_seconds: int = 50
+    """How long the hub opens a deposit, or fetches one by git: less than clients wait for an answer."""
+    deposit_memory_bytes: int = 2 * GIB
+    """Address space of the process that does so."""
+
 
 LIMITS = Limits()

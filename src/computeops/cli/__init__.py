@@ -14,6 +14,7 @@ VERBS = {
     "cancel": "jobs",
     "ci": "ci",
     "convert": "image",
+    "deposit": "deposit",
     "engines": "run",
     "exec": "run",
     "fit": "host",

@@ -62,9 +62,8 @@ def _start(
         if not follow:
             emit(msgspec.to_builtins(made), f"pipeline {made.id}: {made.state}", as_json=as_json)
             return 0
-        found = _followed(settings, reference.hub, made.id, quiet=as_json)
-    _emit(found, as_json=as_json)
-    return 0 if found.state == "succeeded" else CHECK_FAILED
+        found = followed(settings, reference.hub, made.id, quiet=as_json)
+    return outcome(found, as_json=as_json)
 
 
 @pipeline_command.command("list")
@@ -164,7 +163,7 @@ def _rebuild(settings: Settings, reference: str, *, follow: bool, as_json: bool)
         if not follow:
             emit(msgspec.to_builtins(made), f"pipeline {made.id}: {made.state}", as_json=as_json)
             return 0
-        found = _followed(settings, wanted.hub, made.id, quiet=as_json)
+        found = followed(settings, wanted.hub, made.id, quiet=as_json)
     _emit(found, as_json=as_json)
     facts = next((one.facts for one in found.steps if one.name == "rebuild"), {})
     return 0 if found.state == "succeeded" and facts.get("identical") is True else CHECK_FAILED
@@ -178,12 +177,19 @@ def _change(settings: Settings, hub: str | None, number: int, what: str) -> None
     click.echo(f"pipeline {made.id}: {made.state}")
 
 
-def _followed(settings: Settings, hub: str, number: int, *, quiet: bool) -> "Pipeline":
+def followed(settings: Settings, hub: str, number: int, *, quiet: bool) -> "Pipeline":
+    """Print the log of a pipeline until it has ended, and return it."""
     from computeops.store import pipelines
 
     _print_log(settings, hub, number, follow=True, quiet=quiet)
     with registry(settings, hub) as there:
         return pipelines.show(there, number)
+
+
+def outcome(found: "Pipeline", *, as_json: bool) -> int:
+    """Print a pipeline that has ended, and return the exit code that says how."""
+    _emit(found, as_json=as_json)
+    return 0 if found.state == "succeeded" else CHECK_FAILED
 
 
 def _print_log(settings: Settings, hub: str, number: int, *, follow: bool, quiet: bool = False) -> None:

@@ -13,5 +13,6 @@ People: `accounts` who there is, `roles` who may what in which collection, `sign
 come in, `publishing` how CI gets a token, `manage` (JSON) and `account_pages` (HTML) the doors to change all that;
 `browser` cookies and forms, `audit` the log of every write, `webhooks` with `outside` what other machines are told.
 
-Building: `pipelines` is how a source becomes a release here, `worker` the processes of other users that do it.
+Building: `pipelines` is how a source becomes a release here, `worker` the processes of other users that do it;
+`deposits` keeps sources, and asks their authors for what these do not say.
 """

@@ -15,6 +15,7 @@ from computeops.errors import ComputeOpsError, UsageError
 from computeops.hub import contents, details, manage, search, terms
 from computeops.hub.commands import commands
 from computeops.hub.contents import File
+from computeops.hub.deposits import doors as deposit_doors
 from computeops.hub.details import Details
 from computeops.hub.etag import tagged
 from computeops.hub.listed import Item, Listed
@@ -235,6 +236,7 @@ def openapi() -> dict[str, Any]:
     release_parameters[0]["description"] = "`collection/name`."
     managed = {**manage.paths(schemas), **doors.paths(schemas)}
     managed |= vulnerability_doors.paths(schemas)
+    managed |= deposit_doors.paths(schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "ComputeOps hub", "version": __version__, "description": __doc__},

@@ -6,6 +6,7 @@
     /pks/...                              keys       HKP
     /api/v1/...                           api        our own JSON
     /api/v1/pipelines/... /-/pipelines    pipelines  what is built here; /api/v1/work is for workers, /hooks for pushes
+    /api/v1/deposits/... /-/deposits      deposits   sources that are kept, and become releases
     /auth/publish                         publishing push tokens for CI
     /auth/login/... /auth/callback/...    signin     people sign in and out
     /auth/tokens /auth/collections/...    account_pages  their tokens and collections, and the audit log
@@ -58,6 +59,8 @@ _DOORS = (
     "pipelines.hooks",
     "pipelines.doors",  # before `manage`, whose last route takes any name
     "pipelines.pages",
+    "deposits.doors",
+    "deposits.pages",
     "vulnerabilities.doors",
     "vulnerabilities.pages",
     "manage",

@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from computeops.errors import ComputeOpsError, NotFoundError, StorageError
 from computeops.hub import migrations, records
+from computeops.hub.deposits import tables as _of_deposits  # noqa: F401  its table is of the same index
 from computeops.hub.dialects import Dialect, open_dialect, told
 from computeops.hub.pipelines import tables as _of_pipelines  # noqa: F401  its tables are of the same index
 from computeops.hub.schema import Sorted as _Sorted

@@ -33,6 +33,7 @@ from computeops.hub.db import (
     upsert,
 )
 from computeops.hub.db import manifests as manifest_rows
+from computeops.hub.deposits.tables import deposits
 from computeops.hub.pipelines.tables import pipelines
 from computeops.hub.settings import Retention
 from computeops.hub.state import Hub
@@ -217,11 +218,12 @@ def _links(work: _Work) -> None:
 
 
 def _sources(database: Database) -> frozenset[str]:
-    """Return the archives from which something is still to be built, or may be once more: a month after it failed."""
+    """Return the archives that were deposited, and those from which something may be built: a month after it failed."""
     recent = pipelines.c.ended.is_(None) | (pipelines.c.ended > int(time.time()) - 30 * _DAY)
     query = sa.select(pipelines.c.source).where(pipelines.c.state != "succeeded", recent)
     with database.read() as connection:
-        return frozenset(one["archive"] for one in connection.scalars(query) if one.get("archive"))
+        found = {one["archive"] for one in connection.scalars(query) if one.get("archive")}
+        return frozenset(found | set(connection.scalars(sa.select(deposits.c.archive))))
 
 
 def _left(work: _Work) -> Iterator[str]:

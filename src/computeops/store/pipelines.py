@@ -6,7 +6,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -82,13 +82,18 @@ def send(registry: Registry, repository: str, folder: Path, sent: Sent = lambda 
     if not folder.is_dir():
         raise NotFoundError(f"there is no folder {folder}")
     with tempfile.TemporaryFile() as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for path in _files(folder):
-                _add(tar, path, str(path.relative_to(folder)))
+        pack(folder, file)
         file.seek(0)
         digest = Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
         push_blob(registry, repository, digest, Path(f"/proc/self/fd/{file.fileno()}"), sent=sent)
     return digest
+
+
+def pack(folder: Path, into: IO[bytes]) -> None:
+    """Write a folder as a tar file, without what version control keeps; equal folders give equal ones."""
+    with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path in _files(folder):
+            _add(tar, path, str(path.relative_to(folder)))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -122,7 +127,7 @@ def start(registry: Registry, repository: str, **source: str) -> Started:
         ConflictError: the version is a release already; ComputeOpsError: as the hub says.
     """
     given = {name: value for name, value in source.items() if value}
-    return _ask(registry, "POST", "pipelines", Started, {"repository": repository, **given})
+    return ask(registry, "POST", "pipelines", Started, {"repository": repository, **given})
 
 
 def rebuild(registry: Registry, repository: str, digest: Digest) -> Started:
@@ -131,13 +136,13 @@ def rebuild(registry: Registry, repository: str, digest: Digest) -> Started:
     Raises:
         NotFoundError: there is no such image.
     """
-    return _ask(registry, "POST", "rebuilds", Started, {"repository": repository, "digest": str(digest)})
+    return ask(registry, "POST", "rebuilds", Started, {"repository": repository, "digest": str(digest)})
 
 
 def entries(registry: Registry, *, repository: str = "", state: str = "", limit: int = 50) -> list[Pipeline]:
     """Return the newest pipelines that we may see; of a repository or a collection, in a state."""
     query = urlencode({"repository": repository, "state": state, "limit": limit})
-    return _ask(registry, "GET", f"pipelines?{query}", list[Pipeline])
+    return ask(registry, "GET", f"pipelines?{query}", list[Pipeline])
 
 
 def show(registry: Registry, number: int) -> Pipeline:
@@ -146,7 +151,7 @@ def show(registry: Registry, number: int) -> Pipeline:
     Raises:
         NotFoundError: there is none that we may see.
     """
-    return _ask(registry, "GET", f"pipelines/{number}", Pipeline)
+    return ask(registry, "GET", f"pipelines/{number}", Pipeline)
 
 
 def log(registry: Registry, number: int, at: int) -> Log:
@@ -155,7 +160,7 @@ def log(registry: Registry, number: int, at: int) -> Log:
     Raises:
         NotFoundError: there is no such pipeline that we may see.
     """
-    return _ask(registry, "GET", f"pipelines/{number}/log?at={at}", Log)
+    return ask(registry, "GET", f"pipelines/{number}/log?at={at}", Log)
 
 
 def change(registry: Registry, number: int, what: str) -> Started:
@@ -164,10 +169,15 @@ def change(registry: Registry, number: int, what: str) -> Started:
     Raises:
         ConflictError: it has ended, or has not failed.
     """
-    return _ask(registry, "POST", f"pipelines/{number}/{what}", Started)
+    return ask(registry, "POST", f"pipelines/{number}/{what}", Started)
 
 
-def _ask(registry: Registry, method: str, path: str, kind: type[_T], body: Mapping[str, str] | None = None) -> _T:
+def ask(registry: Registry, method: str, path: str, kind: type[_T], body: Mapping[str, Any] | None = None) -> _T:
+    """Ask the hub's API, and return its answer as a `kind`.
+
+    Raises:
+        NetworkError: it answers something else; ComputeOpsError: as the hub says.
+    """
     headers = {"Accept": "application/json", "Content-Type": "application/json"}
     if registry.login:
         headers["Authorization"] = registry.login.header

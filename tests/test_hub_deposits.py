@@ -1,10 +1,14 @@
 """Deposits: from sources with no recipe to a release that a client pulls, whatever is in the archive."""
 
 import json
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
+import httpx
 import pytest
 
 from building import base_layout
@@ -55,3 +59,40 @@ def test_from_a_folder_without_recipe_to_an_image_that_runs(site: Worksite, tmp_
     said = site.run("deposit", folder, "--for", where, "--keep").stdout
     assert f"swh:1:dir:{known}" in said
     assert "is kept already" in said
+
+
+def test_by_the_forms_of_the_portal(site: Worksite, tmp_path: Path) -> None:
+    folder = sources(tmp_path / "tiny", "hello portal")
+    (folder / "LICENSE").unlink()
+    archive = shutil.make_archive(str(tmp_path / "tiny-1.10"), "zip", tmp_path, "tiny")
+    with httpx.Client(base_url=site.hub.address, timeout=60) as browser:
+        assert browser.get("/-/deposits").status_code == 401
+        form = _form(browser.get("/auth/tokens").text)
+        assert browser.post("/auth/login", data={"form": form, "token": site.token}).status_code == 303
+        fields = {"form": _form(browser.get("/-/deposits").text), "repository": "portal/tiny"}
+        file = {"archive": ("tiny-1.10.zip", Path(archive).read_bytes())}
+        assert browser.post("/-/deposits", data={**fields, "form": "forged"}, files=file).status_code == 403
+        kept = browser.post("/-/deposits", data=fields, files=file)
+        assert kept.status_code == 303, kept.text
+        place = kept.headers["location"]
+        page = browser.get(place).text
+        assert "Licence, as an SPDX expression <strong>(please say)" in page
+        assert "Ada Lovelace; 0000-0002-1825-0097" in page
+        answers = {
+            "form": fields["form"],
+            **dict(re.findall(r'<input id="q-\S+" name="(\S+)" type="text" value="(.*?)"', page)),
+        }
+        refused = browser.post(place, data=answers)
+        assert (refused.status_code, "nobody answered: license" in refused.text) == (400, True)
+        started = browser.post(place, data={**answers, "license": "MIT", "test": "cat /made"})
+        assert started.status_code == 303, started.text
+        site.ended(int(started.headers["location"].rpartition("/")[2]))
+        assert browser.get("/portal/tiny/1.10").status_code == 200
+        again = browser.post("/-/deposits", data=fields, files=file)
+        assert again.headers["location"] == f"{place}?known=yes"
+
+
+def _form(page: str) -> str:
+    found = re.search(r'name="form" value="([^"]+)"', page)
+    assert found
+    return unescape(found[1])

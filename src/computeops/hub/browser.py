@@ -88,11 +88,20 @@ async def form(hub: Hub, request: Request) -> Mapping[str, str]:
     """
     sent = parse_qs((await receive.whole(request.receive, _FORM_BYTES)).decode("latin-1"))
     fields = {name: values[0] for name, values in sent.items()}
+    require_ours(hub, request, fields.get("form", ""))
+    return fields
+
+
+def require_ours(hub: Hub, request: Request, signed: str) -> None:
+    """Let only forms go on that one of our pages sent; `signed` is their field `form`.
+
+    Raises:
+        DeniedError: another site sent it, or the page is too old.
+    """
     expected = signature(hub, request)
     ours = request.headers.get("sec-fetch-site", "") in _OURS
-    if not ours or not expected or not hmac.compare_digest(fields.get("form", "").encode(), expected.encode()):
+    if not ours or not expected or not hmac.compare_digest(signed.encode(), expected.encode()):
         raise DeniedError("this form was not sent by a page of this hub, or the page is too old", hint="open it again")
-    return fields
 
 
 def person(found: Caller) -> Caller:

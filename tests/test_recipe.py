@@ -288,7 +288,9 @@ def test_the_digest_is_what_sha256sum_would_print(tmp_path: Path) -> None:
     assert digest(tmp_path).hex == listing.stdout.decode().split()[0]
 
 
-RECIPES = sorted(Path(__file__).parent.glob("recipes/*/")) + sorted(Path(__file__).parent.parent.glob("examples/*/"))
+RECIPES = sorted(Path(__file__).parent.glob("recipes/*/")) + sorted(
+    one.parent for one in Path(__file__).parent.parent.glob("examples/**/computeops.toml")
+)
 
 
 @pytest.mark.parametrize("folder", RECIPES, ids=lambda folder: folder.name)

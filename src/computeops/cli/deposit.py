@@ -1,6 +1,7 @@
 """The verb `deposit`: give a hub a source to keep, and let it become a release."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,7 @@ def deposit_command(
                 msgspec.to_builtins(kept), f"computeops deposit ... --for {release} makes it a release", as_json=as_json
             )
             return 0
+        _require(kept, answers)
         made = deposits.release(there, kept.id, answers)
         if not follow:
             data = {"deposit": msgspec.to_builtins(kept), "pipeline": msgspec.to_builtins(made)}
@@ -112,8 +114,21 @@ def _said(kept: "Deposit") -> str:
     return "\n".join(lines)
 
 
+def _require(kept: "Deposit", answers: dict[str, str]) -> None:
+    """Refuse to go on while something is missing that the hub said it needs.
+
+    Raises:
+        UsageError: with all of it.
+    """
+    lacking = [one for one in kept.questions if one.missing and not answers.get(one.key)]
+    if lacking:
+        said = "; ".join(f"{one.key}: {one.label}" for one in lacking)
+        hint = " ".join(f"--set {one.key}={shlex.quote(one.example)}" for one in lacking)
+        raise UsageError(f"the source does not say, and nobody answered: {said}", hint=f"add, for example, {hint}")
+
+
 def _asked(kept: "Deposit", answers: dict[str, str]) -> dict[str, str]:
-    """Ask for what is needed and nobody said; an empty answer leaves it to the hub to complain."""
+    """Ask for what is needed and nobody said; an empty answer stays missing."""
     found = {}
     for one in kept.questions:
         if one.missing and one.key not in answers:

@@ -11,13 +11,15 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from computeops.errors import NetworkError, NotFoundError
+from computeops.errors import ComputeOpsError, NetworkError, NotFoundError, RecipeError, UsageError
 from computeops.limits import LIMITS
 from computeops.model import Digest
 from computeops.store.oci import Registry
 from computeops.store.upload import Sent, push_blob
 
 _T = TypeVar("_T")
+_OURS_TO_MEND: Mapping[int, type[ComputeOpsError]] = {400: UsageError, 422: RecipeError}
+"""Statuses that say that we asked for, or sent, something wrong."""
 _LEFT_OUT = frozenset({".git", ".hg", ".svn"})
 
 
@@ -176,16 +178,20 @@ def ask(registry: Registry, method: str, path: str, kind: type[_T], body: Mappin
     """Ask the hub's API, and return its answer as a `kind`.
 
     Raises:
-        NetworkError: it answers something else; ComputeOpsError: as the hub says.
+        NetworkError: it answers something else; UsageError, RecipeError: it says that we are wrong.
     """
     headers = {"Accept": "application/json", "Content-Type": "application/json"}
     if registry.login:
         headers["Authorization"] = registry.login.header
     sent = msgspec.json.encode(body) if body is not None else b"" if method == "POST" else None
     url = f"{registry.base}/api/v1/{path}"
-    answer = registry.session.request(
-        method, url, headers=headers, body=sent, limit_bytes=LIMITS.json_answer_bytes
-    ).expect(200, 201)
+    answer = registry.session.request(method, url, headers=headers, body=sent, limit_bytes=LIMITS.json_answer_bytes)
+    try:
+        answer.expect(200, 201)
+    except NetworkError as error:
+        if answer.status in _OURS_TO_MEND:
+            raise _OURS_TO_MEND[answer.status](error.message) from None
+        raise
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:

@@ -17,6 +17,7 @@ from computeops import build as builders
 from computeops.hub.deposits import licences
 from computeops.hub.deposits.fields import FIELDS, fault
 from computeops.limits import LIMITS
+from computeops.recipe import BUILDERS
 
 Said = Iterator[tuple[str, Any]]
 _ORCID = re.compile(r"[0-9]{4}-[0-9]{4}-[0-9]{4}-[0-9]{3}[0-9X]")
@@ -24,6 +25,8 @@ _DOI = re.compile(r"10\.[0-9]{4,9}/[!-~]+")
 _ENDS = re.compile(r"\.(?:tar(?:\.(?:gz|bz2|xz))?|tgz|tbz2|txz|zip)$")
 _VERSION = re.compile(r"(?:^|[-_/]|\bv)v?([0-9]+(?:\.[0-9A-Za-z]+)*(?:[-+.](?:rc|alpha|beta|post)[0-9.]*)?)$")
 _SYSTEMS = (("CMakeLists.txt", "cmake"), ("configure", "autotools"), ("configure.ac", "autotools"))
+_LAST = ("python",)
+"""Builders whose file often lies in what another builds; the others are asked before."""
 _MAKE = ("Makefile", "GNUmakefile", "makefile")
 
 
@@ -67,7 +70,7 @@ def _licence(folder: Path) -> tuple[str, Said]:
 
 def _build(folder: Path) -> tuple[str, Said]:
     """Tell how it is built: by a build file that lies in it as it is, or by what its build system is known to want."""
-    for one in ("apptainer", "dockerfile", "conda", "python"):
+    for one in sorted(set(BUILDERS) - {"debian"}, key=lambda name: (name in _LAST, name)):
         if (file := builders.find(one).detect(folder)) and _is_buildable(folder / file):
             return file, iter([("builder", one), ("file", file)])
     for file, system in _SYSTEMS:

@@ -65,7 +65,7 @@ def test_the_schema_is_json() -> None:
     assert "package" in json.dumps(json.loads(computeops("schema").stdout))
 
 
-@pytest.mark.parametrize("builder", ["debian", "dockerfile", "apptainer", "python", "conda"])
+@pytest.mark.parametrize("builder", ["debian", "dockerfile", "apptainer", "python", "conda", "guix"])
 def test_a_new_recipe_is_good_has_a_test_and_is_never_written_over_another(tmp_path: Path, builder: str) -> None:
     folder = tmp_path / "tools/my-tool"
     done = computeops("new", folder, "--builder", builder)
@@ -89,6 +89,7 @@ def test_a_new_recipe_is_good_has_a_test_and_is_never_written_over_another(tmp_p
         ("install.sh", "echo\n", "debian"),
         ("requirements.txt", "six==1.17.0\n", "python"),
         ("environment.yml", "dependencies:\n  - samtools =1.21\n", "conda"),
+        ("manifest.scm", '(specifications->manifest (list "bash"))\n', "guix"),
         ("pyproject.toml", '[project]\nname = "x"\ndependencies = ["six==1.17.0"]\n', "python"),
     ],
 )

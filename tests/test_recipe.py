@@ -170,7 +170,7 @@ def test_an_unknown_variant_names_the_nearest() -> None:
         ('LC_ALL = "C"', '"LC ALL" = "C"', 48, "a table of names and texts"),
         ('LC_ALL = "C"', "LC_ALL = 1", 48, "a table of names and texts"),
         ('name = "v3"', 'name = "v3"\nname2 = 1', 52, "did you mean 'name'?"),
-        ('gpu = "nvidia"', 'gpu = "voodoo"', 56, "nvidia, amd or intel"),
+        ('gpu = "nvidia"', 'gpu = "voodoo"', 56, "nvidia, amd, intel or xilinx"),
         ('driver = ">=525"', 'driver = ">525 or so"', 57, "a range of versions"),
         ("x11 = false", "x11 = 0", 59, "must be true or false"),
         ("expect_exit = 0", "expect_exit = 256", 65, "an exit code from 0 to 255"),

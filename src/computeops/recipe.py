@@ -21,7 +21,7 @@ from computeops.spdx import license_fault
 from computeops.toml_lines import Key, lines_of
 
 FILE_NAME = "computeops.toml"
-BUILDERS = ("debian", "dockerfile", "apptainer", "python", "conda")
+BUILDERS = ("debian", "dockerfile", "apptainer", "python", "conda", "guix")
 """The builders that come with ComputeOps."""
 ON_DEBIAN = ("debian", "python", "conda")
 """Those that begin with packages of Debian."""

@@ -65,7 +65,6 @@ command = ["{name}"]
 _OTHERS = {
     "pixi.toml": "pixi",
     "spack.yaml": "Spack",
-    "manifest.scm": "Guix",
 }
 """Build files that we know and cannot build."""
 _INSIDE = "call {} in a Dockerfile or definition file that starts from an image with it, and start from that"
@@ -86,6 +85,8 @@ packages = []                   # of Debian, that the image has beside Python
     "conda": """file = "environment.yml"
 suite = "bookworm"
 packages = []                   # of Debian, that the image has beside the environment
+""",
+    "guix": """file = "manifest.scm"           # channels.scm beside it: the channels, which `computeops lock` pins
 """,
     "apptainer": """file = "{name}.def"
 # network = true                # lets %post use the network; what it fetches is then not pinned
@@ -108,6 +109,13 @@ ENTRYPOINT ["{{name}}"]
     "conda": (
         "environment.yml",
         "channels: [conda-forge]\ndependencies:\n  - samtools =1.21   # `computeops lock` pins it and what it needs\n",
+    ),
+    "guix": (
+        "manifest.scm",
+        """\
+;; `computeops lock` pins these with all that they need
+(specifications->manifest (list "bash" "coreutils" "hello"))
+""",
     ),
     "apptainer": (
         "{name}.def",
@@ -147,10 +155,14 @@ def files(name: str, builder: str, existing: Path | None = None) -> Mapping[str,
     test, expect = (name, f"{name} says hello") if existing is None else ("echo it starts", "it starts")
     if builder == "conda":
         test, expect = "ls /opt/env/conda-meta", ".json"
+    if builder == "guix":
+        test, expect = "ls -d /gnu/store/*-profile", "-profile"
     if builder == "python":
         test, expect = "python -V", "Python 3"
     recipe += _TAIL.format(run=_COMMAND.format(name=name) if builder == "debian" else "", test=test, expect=expect)
-    return {FILE_NAME: recipe.encode(), file: content}
+    beside = existing.with_name("channels.scm") if existing is not None and builder == "guix" else None
+    more = {beside.name: _content(beside)} if beside is not None and beside.is_file() else {}
+    return {FILE_NAME: recipe.encode(), file: content, **more}
 
 
 def builder_of(file: Path) -> str:
@@ -162,6 +174,8 @@ def builder_of(file: Path) -> str:
     text = _content(file).decode(errors="replace")
     if file.name == "pyproject.toml" or (file.suffix == ".txt" and "requirements" in file.name):
         return "python"
+    if file.suffix == ".scm" and file.name.startswith("manifest"):
+        return "guix"
     if file.suffix in {".yml", ".yaml"} and file.name.startswith("environment"):
         return "conda"
     if re.search(r"^\s*bootstrap\s*:", text, re.IGNORECASE | re.MULTILINE):

@@ -17,13 +17,16 @@ _FOLDER = click.argument("folder", type=click.Path(path_type=Path), default=".")
 @click.command()
 @click.argument("name")
 @click.option(
-    "--builder", default="", metavar="NAME", help="debian, dockerfile, apptainer, python or conda; default: by --from."
+    "--builder",
+    default="",
+    metavar="NAME",
+    help="debian, dockerfile, apptainer, python, conda or guix; default: by --from.",
 )
 @click.option(
     "--from",
     "existing",
     type=click.Path(path_type=Path),
-    help="Apptainer.def, Dockerfile, requirements.txt, pyproject.toml, environment.yml or build.sh to start from.",
+    help="Apptainer.def, Dockerfile, requirements.txt, pyproject.toml, environment.yml, manifest.scm or build.sh.",
 )
 def new_command(name: str, builder: str, existing: Path | None) -> None:
     """Write the first files of a recipe into the new folder NAME.

@@ -16,6 +16,7 @@ import pytest
 from backends import CHOSEN, furnish, missing_program
 
 PROGRAMS = {
+    "act": ["act", "git"],
     "apptainer": ["apptainer"],
     "bubblewrap": ["bwrap"],
     "browser": ["chromium", "chromedriver"],

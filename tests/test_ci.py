@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,11 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 import building
+import feeds
 from computeops.ci import junit, sections
-from conftest import RunningHub
+from conftest import RunningHub, Scientist
+from schedulers import slurm
+from schedulers.daemons import Daemons
 from servers import Asked, Server, serving
 
 BIN = Path(sys.executable).parent
@@ -40,6 +44,7 @@ name = "greets"
 run = "greet"
 expect = "hello"
 """
+CRITICAL = "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"
 CI = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -203,31 +208,27 @@ def issuer() -> Iterator[tuple[Issuer, Server]]:
         yield made, server
 
 
-@pytest.mark.buildah
-@pytest.mark.parametrize("kind", ["gitlab", "github"])
-def test_a_job_that_the_hub_knows_needs_no_token(
-    ci: CI, home: Path, hub: RunningHub, issuer: tuple[Issuer, Server], kind: str, tmp_path: Path
-) -> None:
-    service, server = issuer
+def knows(hub: RunningHub, home: Path, address: str, kind: str) -> None:
+    """Let the hub know the tags of `lab/greeting` at the service with this address."""
     hub.stop()
-    settings = f'audience = "{hub.address}"\n[[ci]]\nissuer = "{server.url}"\nkind = "{kind}"\n'
+    settings = f'audience = "{hub.address}"\n[[ci]]\nissuer = "{address}"\nkind = "{kind}"\n'
     file = hub.data / "hub.toml"
     file.write_text(settings + (file.read_text() if file.exists() else ""))
     hub.start()
     call(home, "hub", "collection", "bio", "--public", "--data", hub.data)
-    bind = ("hub", "publisher", "add", "bio", "--data", hub.data, "--issuer", server.url, "--project", "lab/greeting")
+    bind = ("hub", "publisher", "add", "bio", "--data", hub.data, "--issuer", address, "--project", "lab/greeting")
     call(home, *bind, "--ref", "refs/tags/v*")
-    if kind == "gitlab":
-        service.claims = {"project_path": "lab/greeting", "project_id": "7", "ref_path": "refs/tags/v1.0"}
-        variables = {"COMPUTEOPS_ID_TOKEN": service.token(server.url, hub.address)}
-    else:
-        service.claims = {"repository": "lab/greeting", "repository_id": "7", "ref": "refs/tags/v1.0"}
-        variables = {
-            "ACTIONS_ID_TOKEN_REQUEST_URL": f"{server.url}/token?a=1",
-            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "of-the-job",
-        }
+
+
+@pytest.mark.buildah
+def test_a_job_that_the_hub_knows_needs_no_token(
+    ci: CI, home: Path, hub: RunningHub, issuer: tuple[Issuer, Server], tmp_path: Path
+) -> None:
+    service, server = issuer
+    knows(hub, home, server.url, "gitlab")
+    service.claims = {"project_path": "lab/greeting", "project_id": "7", "ref_path": "refs/tags/v1.0"}
     push = ("ci", "run", "repository", "--push", f"{hub.address}/bio/greeting", "--key-env", "KEY")
-    ci(*push, KEY=secret(home), **variables)
+    ci(*push, KEY=secret(home), COMPUTEOPS_ID_TOKEN=service.token(server.url, hub.address))
     assert pulled(home, hub, tmp_path / "scientist").exists()
 
 
@@ -277,13 +278,93 @@ def test_pipeline_files_are_never_written_over_others(ci: CI, tmp_path: Path) ->
     assert ci("ci", "init", "--recipe", "../x", "--for", "gitlab", "--push", "h.org/a/b", code=2).stderr
 
 
+class Repository:
+    """The recipe in a git repository, its image with a package in it, and what the runner of the site has."""
+
+    def __init__(self, ci: CI, home: Path, hub: RunningHub, site: Path) -> None:
+        self.folder = site / "runner/repository"
+        self._ci = ci
+        self.env = {
+            "HOME": str(site),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "COMPUTEOPS_FEEDS": str(site / "feeds"),
+        }
+        record = feeds.osv("DEBIAN-CVE-2026-1001", severity=[{"type": "CVSS_V3", "score": CRITICAL}])
+        for feed in ("osv/Debian", "osv/PyPI"):
+            feeds.write_zip(site / f"feeds/{feed}/all.zip", [record], when=int(time.time()) - 3600)
+        known = {"vulnerabilities": [{"cveID": "CVE-2026-1001", "dateAdded": "2026-11-01"}]}
+        feeds.write(site / "feeds/kev.json", known, when=int(time.time()) - 3600)
+        (site / "author.pub").write_text(call(home, "key", "export", "author").stdout)
+        call(site, "key", "import", "author", "author.pub")
+        call(site, "hub", "collection", "bio", "--public", "--data", hub.data)
+
+    def git(self, *argv: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", *who, *argv], cwd=self.folder, env=self.env, capture_output=True, check=True)
+
+    def zlib(self, version: str) -> None:
+        """Commit that the image has this version of a package of Debian."""
+        package = "Package: zlib1g\nStatus: install ok installed\nArchitecture: amd64\nSource: zlib\n"
+        (self.folder / "status").write_text(f"{package}Version: {version}\n")
+        (self.folder / "os-release").write_text('ID=debian\nVERSION_ID="12"\n')
+        sources = "".join(f'[[sources]]\npath = "{one}"\n' for one in ("status", "os-release"))
+        (self.folder / "computeops.toml").write_text(RECIPE + sources)
+        file = self.folder / "Dockerfile"
+        copied = "COPY status /var/lib/dpkg/status\nCOPY os-release /etc/os-release\n"
+        if copied not in (text := file.read_text()):
+            file.write_text(text + copied)
+        self._ci("lock", "repository")
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", version)
+
+    def run(self, *argv: str | Path, code: int = 0) -> str:
+        words = list(map(str, argv))
+        done = subprocess.run(words, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
+        assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def repository(ci: CI, home: Path, hub: RunningHub, tmp_path: Path) -> Repository:
+    made = Repository(ci, home, hub, tmp_path)
+    made.git("init", "-q", "-b", "main")
+    made.git("remote", "add", "origin", "git@git.example.org:bio/greeting.git")
+    return made
+
+
+@pytest.fixture
+def cluster() -> Iterator[Daemons]:
+    running = slurm.up()
+    yield running
+    running.stop()
+
+
+@pytest.mark.apptainer
 @pytest.mark.buildah
 @pytest.mark.gitlab_ci_local
-def test_from_a_commit_by_the_pipeline_of_gitlab_to_an_image_pulled_from_the_hub(
-    ci: CI, home: Path, hub: RunningHub, tmp_path: Path
+@pytest.mark.slurm
+def test_from_a_commit_by_the_pipeline_of_gitlab_to_a_job_of_slurm_that_runs_the_release(
+    ci: CI, home: Path, hub: RunningHub, repository: Repository, cluster: Daemons, scientist: Scientist, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "runner/repository"
+    folder, shared = repository.folder, scientist.home / "shared"
     ci("ci", "init", "repository", "--for", "gitlab", "--push", f"{hub.address}/bio/greeting")
+    remote = scientist.home / ".apptainer/remote.yaml"
+    remote.parent.mkdir()
+    remote.write_text(json.dumps({"Active": "hub", "Remotes": {"hub": {"URI": f"//{hub.host}", "Insecure": True}}}))
+    remote.chmod(0o600)
+    scientist.own(remote.parent)
+    pipeline = yaml.safe_load((folder / ".gitlab-ci.yml").read_text())
+    job = ["apptainer", "run", "library://bio/greeting:1.0", "from the hub"]
+    local = ["apptainer", "run", shared / "greeting-1.0.sif", "from the folder"]
+    script = "; ".join(shlex.join(map(str, words)) for words in (job, local))
+    submit = ["env", f"HOME={scientist.home}", "srun", "--chdir=/tmp", "sh", "-ec", script]
+    pipeline["include"][0]["inputs"] |= {
+        "deploy": "folder",
+        "deploy_to": str(shared),
+        "deploy_check": shlex.join(scientist.argv(submit)),
+    }
+    (folder / ".gitlab-ci.yml").write_text(json.dumps(pipeline))
     settings = tmp_path / "settings/.gitlab-ci-local"
     settings.mkdir(parents=True)
     variables = {
@@ -291,30 +372,92 @@ def test_from_a_commit_by_the_pipeline_of_gitlab_to_an_image_pulled_from_the_hub
         "COMPUTEOPS_SIGNING_KEY": {"type": "file", "values": {"*": secret(home)}},
     }
     (settings / "variables.yml").write_text(json.dumps({"global": variables}))
-    env = {
-        "HOME": str(tmp_path),
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "GCL_IGNORE_PREDEFINED_VARS": "CI_PROJECT_DIR,CI_COMMIT_TAG",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-    }
+    repository.env |= {"GCL_IGNORE_PREDEFINED_VARS": "CI_PROJECT_DIR,CI_COMMIT_TAG", **cluster.env}
+    runner = ("gitlab-ci-local", "--force-shell-executor", "--home", settings.parent)
+    runner = (*runner, "--variable", f"CI_PROJECT_DIR={folder}")
 
-    def run(*argv: str) -> str:
-        done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    repository.zlib("1:1.2.13.dfsg-1")  # of which an advisory knows a critical vulnerability
+    log = repository.run(*runner, code=1)
+    assert "FAIL  computeops" in log
+    report = json.loads((folder / "reports/gl-container-scanning.json").read_text())
+    assert [one["severity"] for one in report["vulnerabilities"]] == ["Critical"]
+    assert json.loads((folder / "reports/summary.json").read_text())["exit_code"] == 13
 
-    run("git", "init", "-q", "-b", "main")
-    run("git", "remote", "add", "origin", "git@gitlab.example.org:bio/greeting.git")
-    run("git", "add", "-A")
-    run("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-q", "-m", "Release 1.0")
-    run("git", "tag", "v1.0")
-    local = ("gitlab-ci-local", "--force-shell-executor", "--home", str(settings.parent))
-    local = (*local, "--variable", f"CI_PROJECT_DIR={folder}")
-    assert "PASS  computeops " in run(*local)
+    repository.zlib("1:1.2.13.dfsg-1+deb12u1")
+    repository.git("tag", "v1.0")
     call(tmp_path / "runner", "show", f"{hub.address}/bio/greeting:1.0", code=5)
-    assert "PASS  computeops-publish" in run(*local, "--variable", "CI_COMMIT_TAG=v1.0")
-    image = pulled(home, hub, tmp_path / "scientist")
-    assert "hello" in call(image.parent, "run", image, "there").stdout
+    log = repository.run(*runner, "--variable", "CI_COMMIT_TAG=v1.0")
+    assert "PASS  computeops-publish" in log
+    assert "PASS  computeops-deploy" in log
+    assert "from the hub" in log
+    assert "from the folder" in log
+    deployed = (shared / "greeting-1.0.sif").stat()
+
+    again = repository.run("computeops", "ci", "deploy", shared)  # nothing is fetched twice
+    assert "greeting-1.0.sif" in again
+    assert (shared / "greeting-1.0.sif").stat().st_ino == deployed.st_ino
+    (shared / "greeting-1.0.sif").write_bytes(b"another")
+    repository.run("computeops", "ci", "deploy", shared, code=6)
+    assert (shared / "greeting-1.0.sif").read_bytes() == b"another"
+
+
+ACTIONS = {
+    "actions/upload-artifact@v4": (
+        "action.yml",
+        'mkdir -p "$STORE"; for one in $GIVEN; do cp -r --parents "$one" "$STORE"; done',
+        "path",
+    ),
+    "actions/download-artifact@v4": ("action.yml", 'cp -r "$STORE/." .; : "$GIVEN"', "name"),
+    "github/codeql-action@v3": ("upload-sarif/action.yml", 'cp "$GIVEN"/*.sarif "$STORE-found.sarif"', "sarif_file"),
+}
+"""Stand-ins for the actions that talk to GitHub itself: file, what it does, and the input that it looks at."""
+
+
+def actions(folder: Path) -> list[str]:
+    """Write the stand-ins, and return the words by which act takes them."""
+    words = []
+    for name, (file, script, given) in ACTIONS.items():
+        place = folder / name.replace("/", "-") / file
+        place.parent.mkdir(parents=True)
+        step = {"shell": "bash", "run": script, "env": {"GIVEN": f"${{{{ inputs.{given} }}}}"}}
+        action = {"name": name, "inputs": {given: {}}, "runs": {"using": "composite", "steps": [step]}}
+        place.write_text(json.dumps(action))
+        words += ["--local-repository", f"{name}={folder / name.replace('/', '-')}"]
+    return words
+
+
+@pytest.mark.act
+@pytest.mark.buildah
+def test_from_a_commit_by_the_workflow_of_github_to_an_image_in_the_folder_of_a_cluster(
+    ci: CI, home: Path, hub: RunningHub, repository: Repository, issuer: tuple[Issuer, Server], tmp_path: Path
+) -> None:
+    service, server = issuer
+    service.claims = {"repository": "lab/greeting", "repository_id": "7", "ref": "refs/tags/v1.0"}
+    knows(hub, home, server.url, "github")
+    ci("ci", "init", "repository", "--for", "github", "--push", f"{hub.address}/bio/greeting")
+    shared, store = tmp_path / "shared", tmp_path / "store"
+    repository.env["COMPUTEOPS_SIGNING_KEY"] = secret(home)
+    act = ["act", "push", *actions(tmp_path / "actions"), "--no-cache-server", "--secret", "COMPUTEOPS_SIGNING_KEY"]
+    for label in ("ubuntu-24.04", "self-hosted"):
+        act += ["--platform", f"{label}=-self-hosted"]
+    asked = {"ACTIONS_ID_TOKEN_REQUEST_URL": f"{server.url}/token?a=1", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "of-the-job"}
+    for name, value in {**asked, "STORE": str(store)}.items():
+        act += ["--env", f"{name}={value}"]
+
+    repository.zlib("1:1.2.13.dfsg-1")
+    assert "exit status 13" in repository.run(*act, code=1)
+    (found,) = json.loads(Path(f"{store}-found.sarif").read_text())["runs"]
+    assert found["automationDetails"] == {"id": "computeops/generic/"}
+    assert [one["ruleId"] for one in found["results"]] == ["CVE-2026-1001"]
+    shutil.rmtree(store)
+
+    repository.zlib("1:1.2.13.dfsg-1+deb12u1")
+    repository.git("tag", "v1.0")
+    (tmp_path / "event.json").write_text('{"ref": "refs/tags/v1.0"}')
+    log = repository.run(*act, "--eventpath", tmp_path / "event.json", "--var", f"COMPUTEOPS_DEPLOY_TO={shared}")
+    assert log.count("Job succeeded") == 2
+    assert "hello" in call(tmp_path, "run", shared / "greeting-1.0.sif", "there").stdout
+    assert (store / "built/greeting-1.0.sif").exists()
 
 
 def test_what_a_build_prints_is_no_command_for_the_runner() -> None:

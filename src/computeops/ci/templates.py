@@ -19,13 +19,14 @@ FILES: Mapping[str, Mapping[str, str]] = {
 _PATH = re.compile(r"[A-Za-z0-9._+-]+(?:/[A-Za-z0-9._+-]+)*")
 
 
-def files(service: str, *, folder: str, release: str, version: str) -> Mapping[str, str]:
+def files(service: str, *, folder: str, release: str, hub: str, version: str) -> Mapping[str, str]:
     """Return path and content of the files for `service`.
 
     Args:
         service: gitlab or github.
         folder: the recipe's folder, seen from the repository's.
         release: `hub/collection/name` to publish as.
+        hub: address of the hub.
         version: of computeops that the pipeline installs.
 
     Raises:
@@ -35,7 +36,6 @@ def files(service: str, *, folder: str, release: str, version: str) -> Mapping[s
         raise UsageError(
             f"a pipeline cannot name the folder {folder!r}", hint="use letters, digits and . _ + - in its name"
         )
-    hub = release.partition("/")[0]
     words = {"FOLDER": folder, "RELEASE": release, "HUB": hub, "VERSION": version}
     return {path: _filled(template, words) for path, template in FILES[service].items()}
 

@@ -12,13 +12,15 @@ import click
 from computeops import __version__
 from computeops import recipe as recipes
 from computeops.ci import templates
-from computeops.cli.output import emit, json_option
+from computeops.cli.output import dry_run_option, emit, json_option
 from computeops.config import Settings, environment
 from computeops.errors import FormatError, NotFoundError, UsageError
 from computeops.limits import LIMITS
 from computeops.model import Reference
+from computeops.store.credentials import base_url
 
 _SEVERITIES = ("critical", "high", "medium", "low", "unknown", "never")
+_ACCEPTED = ("stale", "unscannable", "nothing")
 _KEY = "ci"
 """Name of the signing key for the time of the run."""
 
@@ -53,7 +55,8 @@ def _init(folder: Path, service: str, recipe: str, release: str, *, force: bool,
     if inside.is_absolute() or ".." in inside.parts:
         raise UsageError(f"{recipe} is not inside {folder}")
     recipes.load(folder / inside)  # a pipeline for a recipe that is wrong would only fail later
-    found = templates.files(service, folder=str(inside), release=release, version=__version__)
+    hub = base_url(reference.hub)
+    found = templates.files(service, folder=str(inside), release=release, hub=hub, version=__version__)
     templates.write(folder, found, force=force)
     paths = [str(folder / path) for path in found]
     emit({"files": paths}, "\n".join([*paths, "commit them, with computeops.lock"]), as_json=as_json)
@@ -95,7 +98,14 @@ def _init(folder: Path, service: str, recipe: str, release: str, *, force: bool,
     type=click.Choice(_SEVERITIES),
     default="never",
     show_default=True,
-    help="Publish nothing with a known vulnerability so severe; only where there is an index of advisories.",
+    help="Publish nothing with a known vulnerability so severe; needs an index of advisories.",
+)
+@click.option(
+    "--accept",
+    type=click.Choice(_ACCEPTED),
+    default="nothing",
+    show_default=True,
+    help="Let this verdict pass --fail-on: stale advisories, or packages that nobody can judge.",
 )
 @click.pass_obj
 def _run(
@@ -108,6 +118,7 @@ def _run(
     out: Path,
     reports: Path,
     fail_on: str,
+    accept: str,
 ) -> int:
     """Lint, check the lock, build every variant, test, list and scan what is inside, sign, and publish.
 
@@ -120,6 +131,11 @@ def _run(
 
     environ = environment()
     reference = Reference.parse(push) if push else None
+    if fail_on != "never" and not settings.advisories.exists():
+        raise NotFoundError(
+            f"--fail-on {fail_on}, and there is no index of advisories at {settings.advisories}",
+            hint="`computeops advisories update` makes one",
+        )
     with _signing(settings, secret(environ, key_env)) as chosen:
         if reference and not chosen.key:
             raise UsageError(
@@ -132,10 +148,46 @@ def _run(
             out=out,
             reports=reports,
             fail_on="" if fail_on == "never" else fail_on,
+            accept=accept,
             token=secret(environ, token_env) if reference and environ.get(token_env) else "",
             id_token_variable=id_token_env,
         )
         return Run(order, chosen, environ).go()
+
+
+@ci_command.command("deploy")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--reports",
+    type=click.Path(path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Of the run that published.",
+)
+@click.option("--force", is_flag=True, help="Replace files with another image.")
+@dry_run_option
+@json_option
+@click.pass_obj
+def _deploy(settings: Settings, folder: Path, reports: Path, *, force: bool, dry_run: bool, as_json: bool) -> None:
+    """Bring what `ci run` published into FOLDER, on a runner of the site whose machines read it.
+
+    Each image is fetched from the hub by the digest that the run reported, and appears only if the keys that the site
+    knows vouch for it. What is there already is left alone.
+
+    Example: computeops ci deploy /cvmfs/images.example.org/bio --reports reports
+    """
+    from computeops.cli import ci_deploy
+
+    images = ci_deploy.published(reports)
+    files = [folder / one.file for one in images]
+    if not dry_run:
+        files = list(ci_deploy.deploy(settings, images, folder, force=force))
+    pairs = [(str(file), str(one.reference)) for file, one in zip(files, images, strict=True)]
+    emit(
+        [{"file": file, "reference": reference} for file, reference in pairs],
+        "\n".join(f"{file}  {reference}" for file, reference in pairs),
+        as_json=as_json,
+    )
 
 
 def secret(environ: Mapping[str, str], variable: str) -> str:

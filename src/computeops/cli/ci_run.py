@@ -38,6 +38,8 @@ class Order:
     reports: Path
     fail_on: str
     """Severity that stops the release; empty: none does."""
+    accept: str
+    """Verdict that does not, though nobody could judge all."""
     token: str = field(repr=False)
     """Token of the hub; empty: trusted publishing, or what `computeops login` stored."""
     id_token_variable: str
@@ -51,6 +53,7 @@ class _Made:
     product: pipeline.Product
     evidence: list[Evidence]
     manifest: str = ""
+    reference: str = ""
 
     @property
     def name(self) -> str:
@@ -75,6 +78,8 @@ class Run:
         self._made: list[_Made] = []
         self._facts: dict[str, Any] = {}
         self._last = ""
+        self._scans: list[str] = []
+        """Reports of GitLab's kind."""
 
     def go(self) -> int:
         """Do all steps and return the exit code; the reports are written in any case.
@@ -172,18 +177,21 @@ class Run:
             self._say(f"{one['name']} printed at its end:", *one.get("output", "").splitlines())
 
     def _scan(self, made: _Made, said: dict[str, Any]) -> None:
-        """Judge the packages by the advisories of this machine; the reports are GitLab's and the table."""
+        """Judge the packages by the advisories of this machine; the reports are GitLab's, GitHub's and the table."""
         from computeops.check import inventory
-        from computeops.check.report import evidence, gitlab, table
+        from computeops.check.report import evidence, gitlab, sarif, table
         from computeops.cli import scan as scanning
 
         image = made.product.image
         packages = inventory.of_image(image.path, image.arch)
         found = scanning.judge(self._settings, image, packages)
         said |= {"verdict": str(found.verdict), "counts": dict(found.counts)}
-        said["failed"] = bool(self._order.fail_on) and scanning.fails(found, self._order.fail_on)
+        said["failed"] = bool(self._order.fail_on) and scanning.fails(found, self._order.fail_on, (self._order.accept,))
         made.evidence.append(evidence.evidence(found))
-        self._write(f"{made.name}.gl-container-scanning.json", gitlab.write(found, made.name).encode())
+        self._scans.append(gitlab.write(found, made.name))
+        self._write("gl-container-scanning.json", gitlab.merged(self._scans).encode())  # GitLab takes one file a job
+        category = f"computeops/{made.variant or 'generic'}/"
+        self._write(f"{made.name}.sarif", sarif.write(found, made.name, category).encode())
         self._say(*table.write(found, made.name, everything=False).splitlines())
 
     def _publish(self, recipe: Recipe, reference: Reference) -> list[str]:
@@ -193,7 +201,7 @@ class Run:
                 version = "-".join(filter(None, (recipe.package.version, made.variant)))
                 named = replace(reference, version=version)
                 digest = pipeline.publish(made.product.release.sif, named, registry, self._settings, self._progress)
-                made.manifest = str(digest)
+                made.manifest, made.reference = str(digest), str(named)
                 self._say(f"{named}@{digest}")
         return [made.manifest for made in self._made]
 
@@ -268,4 +276,5 @@ def _facts(made: _Made) -> dict[str, Any]:
         "digests": {name: str(digest) for name, digest in made.product.image.subjects.items()},
         "evidence": {kinds.short(one.kind): one.passed for one in made.evidence},
         "manifest": made.manifest,
+        "reference": made.reference,
     }

@@ -5,6 +5,7 @@ https://gitlab.com/gitlab-org/security-products/security-report-schemas
 
 import json
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,6 +52,21 @@ def write(scan: Scan, name: str) -> str:
         "vulnerabilities": [_vulnerability(one, scan, name) for one in scan.counting],
         "remediations": [],
     }
+    return json.dumps(made, indent=2, ensure_ascii=False)
+
+
+def merged(reports: Sequence[str]) -> str:
+    """Return one report of several that `write` made: what two of them found, the first tells.
+
+    GitLab takes one file of a job, and a release may be of several variants.
+    """
+    made, *others = map(json.loads, reports)
+    known = {one["id"] for one in made["vulnerabilities"]}
+    for other in others:
+        made["vulnerabilities"] += [one for one in other["vulnerabilities"] if one["id"] not in known]
+        known |= {one["id"] for one in other["vulnerabilities"]}
+        messages = made["scan"]["messages"]
+        messages += [one for one in other["scan"]["messages"] if one not in messages]
     return json.dumps(made, indent=2, ensure_ascii=False)
 
 

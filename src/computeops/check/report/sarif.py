@@ -28,11 +28,14 @@ _SCORES: Mapping[str, float] = {
 """GitHub sorts by a number; where nobody scored a vulnerability, one from the middle of its band."""
 
 
-def write(scan: Scan, name: str) -> str:
-    """Return the document; what does not count is there too, as suppressed."""
+def write(scan: Scan, name: str, category: str = "") -> str:
+    """Return the document; what does not count is there too, as suppressed.
+
+    `category` keeps several apart that are about one commit; it ends in a slash.
+    """
     rules = {one.id: one for one in reversed(scan.findings)}
     places = {id_: at for at, id_ in enumerate(rules)}
-    run = {
+    run: dict[str, Any] = {
         "tool": {
             "driver": {
                 "name": "computeops",
@@ -54,6 +57,8 @@ def write(scan: Scan, name: str) -> str:
         "properties": {"verdict": str(scan.verdict)},
         "columnKind": "utf16CodeUnits",
     }
+    if category:
+        run["automationDetails"] = {"id": category}
     schema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
     return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False)
 

@@ -20,6 +20,8 @@ from building import base_layout
 from computeops import recipe
 from computeops.errors import FormatError, LimitError, RecipeError
 from computeops.hub.deposits import apart, reading, recipes, swhid
+from computeops.hub.gc import collect
+from computeops.hub.state import Hub
 from computeops.limits import LIMITS
 from computeops.model import Digest
 from raw_http import Answer, Caller
@@ -195,10 +197,15 @@ def test_a_tag_is_kept_when_its_repository_is_gone(site: Worksite, tmp_path: Pat
         assert site.ask("POST", "/api/v1/deposits", asked | {"ref": "--upload-pack=x"})[0] == 400
         assert site.ask("POST", "/api/v1/deposits", asked | {"git": "file:///etc"})[0] == 400
         status, kept = site.ask("POST", "/api/v1/deposits", asked | {"ref": "v2.5"})
+        shutil.make_archive(str(bare / "tiny-3.1"), "gztar", tmp_path, "work")
+        fetched = site.run("deposit", f"{url}/tiny-3.1.tar.gz", "--for", f"{site.hub.host}/gone/web", "--keep")
+        assert "3.1  (tiny-3.1.tar.gz)" in fetched.stdout, fetched.stderr
     assert status == 201, kept
     assert kept["origin"] == f"{url}@{commit}"
     assert {one["key"]: one["value"] for one in kept["questions"]}["version"] == "2.5"
     assert not (tmp_path / "ran").exists()
+    collect(Hub.open(site.hub.data), grace_seconds=0)
+    assert site.ask("HEAD", f"/v2/gone/tiny/blobs/{kept['archive']}")[0] == 200
     status, said = site.ask("POST", f"/api/v1/deposits/{kept['id']}", {"answers": {"summary": "Tiny"}})
     assert status == 201, said
     site.ask("POST", f"/api/v1/pipelines/{said['id']}/cancel")

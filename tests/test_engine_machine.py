@@ -72,7 +72,7 @@ def test_the_cookie_of_the_display_is_bound_read_only(tmp_path: Path) -> None:
 def test_what_a_request_asks_for() -> None:
     assert request(gpu="auto", mpi="auto").asks == set()
     bind = Bind(Path("/"), "/mnt", read_only=True)
-    asked = request(gpu="amd", mpi="pmi", x11=True, isolated=True, home=False, binds=(bind,)).asks
+    asked = request(gpu="amd", mpi="pmi", x11=True, isolated=True, home=False, binds=(bind,), writable=True).asks
     assert asked == {one for one in ABILITIES if not one.startswith("gpu ") or one == "gpu amd"}
 
 

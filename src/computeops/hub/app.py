@@ -85,9 +85,14 @@ def create_app(
     hub = Hub.open(data, base=base, settings=settings, secrets=secrets)
     works = () if role == "web" else _WORKS
     if role == "worker":
-        doors = Router(health.routes(hub))
+        doors = Router(health.routes(hub), default=_nowhere)
         return Measured(Limited(hub, _App(hub, doors, doors, works)))
-    return Measured(Limited(hub, _App(hub, Registry(hub), Router(routes(hub)), works)))
+    return Measured(Limited(hub, _App(hub, Registry(hub), Router(routes(hub), default=_nowhere), works)))
+
+
+async def _nowhere(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Answer for an address that no door has, in the form that who asked reads."""
+    raise NotFoundError("no such page")
 
 
 def routes(hub: Hub) -> list[Route]:

@@ -7,7 +7,7 @@
 import fcntl
 import sqlite3
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -162,15 +162,23 @@ class Postgresql:
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[bool]:
-        """Hold an advisory lock on a connection of its own."""
-        with self._plain.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 1))"
-            free = bool(connection.exec_driver_sql(query, (name,)).scalar_one())
+        """Hold an advisory lock on a connection of its own; UnavailableError: the server does not answer."""
+        asked = "SELECT pg_try_advisory_lock(hashtextextended(%s, 1))"
+        try:
+            connection = self._plain.execution_options(isolation_level="AUTOCOMMIT").connect()
+        except sa.exc.DBAPIError as error:
+            raise told(error) from error
+        with connection:
+            try:
+                free = bool(connection.exec_driver_sql(asked, (name,)).scalar_one())
+            except sa.exc.DBAPIError as error:
+                raise told(error) from error
             try:
                 yield free
             finally:
-                if free:
-                    connection.exec_driver_sql("SELECT pg_advisory_unlock(hashtextextended(%s, 1))", (name,))
+                if free and not connection.invalidated:  # the lock ended with a connection that was lost
+                    with suppress(sa.exc.DBAPIError):
+                        connection.exec_driver_sql("SELECT pg_advisory_unlock(hashtextextended(%s, 1))", (name,))
 
     def close(self) -> None:
         """Close the watching connection and the pool."""

@@ -84,7 +84,7 @@ def build(job: Job) -> Built:
     return Built(
         tree=Quiet(TarFile(pack)),
         command=(),
-        env={"PATH": "/bin:/sbin"},
+        env={"PATH": "/bin"},
         labels={},
         working_dir="",
         materials=job.lock.materials,
@@ -93,18 +93,27 @@ def build(job: Job) -> Built:
 
 
 def pack_argv(manifest: str) -> tuple[str, ...]:
-    """Return the words for guix that print the derivation of the image of `manifest`: its store, and links to it."""
-    links = ("--symlink=/bin=bin", "--symlink=/sbin=sbin", "--symlink=/share=share")
-    return ("pack", "--format=tarball", "--compression=none", *links, f"--manifest={manifest}", "--derivation")
+    """Return the words for guix that print the derivation of the image of `manifest`: its store, and /bin."""
+    # /bin alone: guix pack refuses a link to what the profile may not have
+    return (
+        "pack",
+        "--format=tarball",
+        "--compression=none",
+        "--symlink=/bin=bin",
+        f"--manifest={manifest}",
+        "--derivation",
+    )
 
 
 def _derivation(place: Place, channels: str, manifest: str) -> Material:
     path = _last_in_store(_guix(place, channels, manifest, pack_argv(_NAME)), "guix pack")
     try:
         with path.open("rb") as file:
-            content = file.read(LIMITS.recipe_bytes + 1)
+            content = file.read(LIMITS.build_file_bytes + 1)
     except OSError as error:
         raise BuildError(f"cannot read {path}, which Guix named: {error.strerror}") from error
+    if len(content) > LIMITS.build_file_bytes:
+        raise BuildError(f"{path} has more than {LIMITS.build_file_bytes} bytes")
     return Material(path.name, f"guix:{path}", Digest.of(content), len(content), "base")
 
 

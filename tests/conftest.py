@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from backends import CHOSEN, furnish, missing_program
@@ -45,6 +46,10 @@ PROGRAMS = {
 """Marker to the programs that a test with it drives."""
 
 SCIENTIST = "sci"
+
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of ours
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

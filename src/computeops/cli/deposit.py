@@ -64,9 +64,7 @@ def deposit_command(
         if not (yes or keep or as_json) and sys.stdin.isatty():
             answers |= _asked(kept, answers)
         if keep:
-            emit(
-                msgspec.to_builtins(kept), f"computeops deposit ... --for {release} makes it a release", as_json=as_json
-            )
+            emit(msgspec.to_builtins(kept), "nothing is started: without --keep it becomes a release", as_json=as_json)
             return 0
         _require(kept, answers)
         made = deposits.release(there, kept.id, answers)

@@ -18,6 +18,7 @@ from joserfc.jwk import ECKey
 
 import building
 import feeds
+from computeops.check.report import gitlab
 from computeops.ci import junit, sections
 from conftest import RunningHub, Scientist
 from schedulers import slurm
@@ -151,6 +152,7 @@ def test_what_is_published_is_trusted_and_no_secret_shows(ci: CI, home: Path, hu
     [
         (["--push", "hub.example.org/bio/greeting"], {}, 2, "nothing is published that nobody signed"),
         (["--key-env", "KEY"], {}, 2, "the variable KEY is not set"),
+        (["--fail-on", "critical"], {}, 5, "there is no index of advisories"),
         (["--key-env", "KEY"], {"KEY": "/nowhere/key"}, 5, "cannot read the file that KEY names"),
         (["--key-env", "KEY"], {"KEY": "not a key"}, 2, "holds no secret key"),
         (["--push", "bio/greeting:2.0"], {"COMPUTEOPS_KEY": "x"}, 5, "no key 'x'"),
@@ -308,12 +310,13 @@ class Repository:
         package = "Package: zlib1g\nStatus: install ok installed\nArchitecture: amd64\nSource: zlib\n"
         (self.folder / "status").write_text(f"{package}Version: {version}\n")
         (self.folder / "os-release").write_text('ID=debian\nVERSION_ID="12"\n')
-        sources = "".join(f'[[sources]]\npath = "{one}"\n' for one in ("status", "os-release"))
-        (self.folder / "computeops.toml").write_text(RECIPE + sources)
-        file = self.folder / "Dockerfile"
-        copied = "COPY status /var/lib/dpkg/status\nCOPY os-release /etc/os-release\n"
-        if copied not in (text := file.read_text()):
-            file.write_text(text + copied)
+        (self.folder / "greet").write_text('#!/bin/sh\necho hello "$@"\n')
+        copied = {"greet": "/bin/greet", "status": "/var/lib/dpkg/status", "os-release": "/etc/os-release"}
+        (self.folder / "computeops.toml").write_text(
+            RECIPE + "".join(f'[[sources]]\npath = "{name}"\n' for name in copied)
+        )
+        lines = [f"COPY --chmod=755 {name} {place}" for name, place in copied.items()]
+        (self.folder / "Dockerfile").write_text("\n".join(["FROM oci:base.oci", *lines, 'ENTRYPOINT ["greet"]', ""]))
         self._ci("lock", "repository")
         self.git("add", "-A")
         self.git("commit", "-q", "-m", version)
@@ -458,6 +461,41 @@ def test_from_a_commit_by_the_workflow_of_github_to_an_image_in_the_folder_of_a_
     assert log.count("Job succeeded") == 2
     assert "hello" in call(tmp_path, "run", shared / "greeting-1.0.sif", "there").stdout
     assert (store / "built/greeting-1.0.sif").exists()
+    stranger = tmp_path / "stranger"  # a site that does not know the author
+    stranger.mkdir()
+    call(stranger, "ci", "deploy", stranger / "shared", "--reports", store / "reports", code=10)
+    assert not list((stranger / "shared").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("summary", "code", "words"),
+    [
+        (None, 5, "cannot read"),
+        ("{", 4, "is not of `computeops ci run`"),
+        ('{"images": [{"manifest": "", "reference": ""}]}', 5, "nothing published"),
+        ('{"images": [{"manifest": "sha256:..", "reference": "h.org/a/b:1"}]}', 4, "not a digest"),
+        ('{"images": [{"manifest": "%s", "reference": "h.org/a/../../b:1"}]}', 2, "not a reference"),
+        ('{"images": [{"manifest": "%s", "reference": "h.org/a/b:../x"}]}', 2, "not a reference"),
+    ],
+)
+def test_reports_that_are_not_of_a_run_that_published_deploy_nothing(
+    summary: str | None, code: int, words: str, tmp_path: Path
+) -> None:
+    if summary is not None:
+        (tmp_path / "summary.json").write_text(summary.replace("%s", "sha256:" + 64 * "0"))
+    done = call(tmp_path, "ci", "deploy", "shared", "--reports", ".", code=code)
+    assert words in done.stderr
+    assert not (tmp_path / "shared").exists()
+
+
+def test_one_report_for_gitlab_tells_of_all_variants_once() -> None:
+    one, other = ({"id": name, "severity": "High"} for name in "ab")
+    reports = [
+        json.dumps({"vulnerabilities": found, "scan": {"messages": [{"value": "stale"}]}})
+        for found in ([one], [one, other], [other])
+    ]
+    made = json.loads(gitlab.merged(reports))
+    assert made == {"vulnerabilities": [one, other], "scan": {"messages": [{"value": "stale"}]}}
 
 
 def test_what_a_build_prints_is_no_command_for_the_runner() -> None:

@@ -52,6 +52,10 @@ _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 """Statuses that may be gone a moment later; 500: docker-registry, while another writes the same tag."""
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+Resolve = Callable[[str, int], str]
+"""Called with host and port; returns the one address to connect to, empty for any, or raises an error."""
+_resolve: Resolve | None = None
+
 _ERRORS: dict[int, tuple[type[ComputeOpsError], str]] = {
     401: (LoginError, "log in with: computeops login HUB"),
     403: (DeniedError, "ask the owner of the collection for access"),
@@ -60,6 +64,31 @@ _ERRORS: dict[int, tuple[type[ComputeOpsError], str]] = {
     410: (NotFoundError, ""),
     413: (LimitError, ""),
 }
+
+
+@contextmanager
+def only_to(resolve: Resolve) -> Iterator[None]:
+    """Let all requests of this process, redirects too, connect to the addresses that `resolve` returns, meanwhile.
+
+    For a process that does nothing else: also the sessions of its other threads are bound.
+    A proxy is asked for the address.
+    """
+    global _resolve  # noqa: PLW0603  a context variable would not reach the threads that fetch
+    before, _resolve = _resolve, resolve
+    try:
+        yield
+    finally:
+        _resolve = before
+
+
+def pinned(url: str) -> str:
+    """Return the one address that a program of others may connect to for `url`; empty: any.
+
+    Raises:
+        ComputeOpsError: as the function given to `only_to`.
+    """
+    _, host, port = origin(url)
+    return _resolve(host, port) if _resolve is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,19 +205,20 @@ class Session:
         Raises:
             NetworkError: no answer, more than 10 redirects, or the connection breaks while the body is read.
         """
-        response = self._follow(method, url, dict(headers or {}), body)
+        response, there = self._follow(method, url, dict(headers or {}), body)
         try:
             names = {name.lower(): value for name, value in response.headers.items()}
-            yield Stream(Answer(response.status_code, names, str(response.url)), _chunks(response))
+            yield Stream(Answer(response.status_code, names, there), _chunks(response))
         finally:
             response.close()
 
-    def _follow(self, method: str, url: str, headers: dict[str, str], body: Any) -> "httpx2.Response":
+    def _follow(self, method: str, url: str, headers: dict[str, str], body: Any) -> tuple["httpx2.Response", str]:
+        """Return the answer after redirects, and the address by name that it came from."""
         for _ in range(_REDIRECTS):
             response = self._send(method, url, headers, body)
             target = response.headers.get("location")
             if response.status_code not in _REDIRECT_STATUSES or target is None or method not in _SAFE:
-                return response
+                return response, url
             response.close()
             there = leads_to(url, target)
             if origin(there) != origin(url):
@@ -207,9 +237,7 @@ class Session:
         attempts = _ATTEMPTS if method in _SAFE else 1
         for attempt in range(1, attempts + 1):
             try:
-                response = self._http().send(
-                    self._http().build_request(method, url, headers=headers, content=body), stream=True
-                )
+                response = self._http().send(self._built(method, url, headers, body), stream=True)
             except (httpx2.TransportError, httpx2.InvalidURL, httpx2.StreamError) as error:
                 if attempt == attempts or isinstance(error, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)):
                     raise _unreachable(url, error) from error
@@ -219,6 +247,18 @@ class Session:
                 response.close()
             self.wait(attempt)
         raise AssertionError
+
+    def _built(self, method: str, url: str, headers: dict[str, str], body: Any) -> "httpx2.Request":
+        """Return the request; where addresses are pinned, to that address, with the name in `Host` and for TLS."""
+        import httpx2
+
+        address = pinned(url)
+        if not address:
+            return self._http().build_request(method, url, headers=headers, content=body)
+        there = httpx2.URL(url)
+        sent = {**headers, "Host": there.netloc.decode("ascii")}
+        place, asked = there.copy_with(host=address), {"sni_hostname": there.host}
+        return self._http().build_request(method, place, headers=sent, content=body, extensions=asked)
 
     def _http(self) -> "httpx2.Client":
         if self._client is None:

@@ -196,13 +196,25 @@ def _pypi(source: PypiSource, place: Place) -> Material:
 
 def _git(address: str, commit: str, into: Path) -> None:
     """Write the tree of one commit to the tar file `into`, without running anything that the repository says."""
-    options = ("core.hooksPath=/dev/null", "tar.umask=0022", "core.fsmonitor=false", "core.autocrlf=false")
+    options: tuple[str, ...] = (
+        "core.hooksPath=/dev/null",
+        "tar.umask=0022",
+        "core.fsmonitor=false",
+        "core.autocrlf=false",
+    )
+    # a redirect could lead where nobody looked, and a name somewhere else by the time that git asks for it
+    web = address.startswith(("http:", "https:"))
+    pin = http.pinned(address) if web else ""
+    if pin:
+        _, host, port = http.origin(address)
+        where = f"[{pin}]" if ":" in pin else pin
+        options = (*options, "http.followRedirects=false", f"http.curloptResolve={host}:{port}:{where}")
     safe = [word for one in (*options, "core.attributesFile=/dev/null") for word in ("-c", one)]
     env = [
         "env",
         "GIT_TERMINAL_PROMPT=0",
         "GIT_CONFIG_NOSYSTEM=1",
-        "GIT_ALLOW_PROTOCOL=https:http:ssh:file",
+        f"GIT_ALLOW_PROTOCOL={address.partition(':')[0] if pin else 'https:http:ssh:file'}",
         "LC_ALL=C",
     ]
     proc.need("git")

@@ -18,6 +18,7 @@ from computeops.hub.pipelines.queue import LOCK
 from computeops.hub.pipelines.tables import hooks_heard, pipeline_log, pipelines, rebuilds_wanted
 from computeops.hub.pipelines.words import ENDED, PROVING, REBUILD
 from computeops.hub.state import Hub
+from computeops.hub.vulnerabilities import told
 
 _PAUSE_SECONDS = 60.0
 _AT_ONCE = 100
@@ -68,10 +69,22 @@ def look(hub: Hub, now: int) -> int:
     with hub.database.exclusive("pipelines timer") as free:
         if not free:
             return 0
+        _take(hub)
         count = _wanted(hub) + _old(hub, now)
         _look_at_proofs(hub)
         _forget(hub, now)
         return count
+
+
+def _take(hub: Hub) -> None:
+    """Take the requests for releases that another build would repair; both or neither is written."""
+    with hub.database.write(LOCK) as connection:
+        for one in told.rebuild_wanted(connection, limit=_AT_ONCE):
+            if not told.take_rebuild(connection, one.id):
+                continue
+            reason = ", ".join(str(each["id"]) for each in one.reason.get("findings", ())[:5]) or "an advisory"
+            row = {"repository": one.repository, "digest": one.digest, "reason": f"repairs {reason}"[:200]}
+            upsert(connection, rebuilds_wanted, row | {"created": one.created}, keep=True)
 
 
 def _look_at_proofs(hub: Hub) -> None:

@@ -2,9 +2,11 @@
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from computeops import http
 from computeops.errors import DeniedError, NetworkError
 from computeops.hub.outside import is_public
 
@@ -36,7 +38,22 @@ def require(uris: Iterable[str], *, private: bool, own: Iterable[str] = ()) -> N
         hosts.add(urlsplit(uri.removeprefix("git+")).hostname or "")
     if not private:
         for host in sorted(hosts):
-            _require_public(host)
+            _public(host, 443)
+
+
+@contextmanager
+def outside(*, private: bool, own: Iterable[str] = ()) -> Iterator[None]:
+    """Let what is fetched meanwhile, redirects too, come from public addresses only, each looked up once.
+
+    `own` are the addresses of mirrors that the worker itself chose: their hosts may be anywhere, as all if `private`.
+    """
+    mine = {http.origin(one)[1:] for one in own if one.startswith(("http:", "https:"))}
+
+    def resolve(host: str, port: int) -> str:
+        return "" if private or (host, port) in mine else _public(host, port)
+
+    with http.only_to(resolve):
+        yield
 
 
 def _is_own(uri: str, mine: tuple[str, ...]) -> bool:
@@ -46,12 +63,18 @@ def _is_own(uri: str, mine: tuple[str, ...]) -> bool:
     )
 
 
-def _require_public(host: str) -> None:
+def _found(host: str, port: int) -> list[str]:
     try:
-        found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise NetworkError(f"the name {host[:200]} leads nowhere") from None
-    for one in found:
-        address = str(one[4][0]).partition("%")[0]
-        if not is_public(ipaddress.ip_address(address)):
+    return [str(one[4][0]) for one in found]
+
+
+def _public(host: str, port: int) -> str:
+    """Return the first address of `host`; if any of them is not public, none."""
+    found = _found(host, port)
+    for address in found:
+        if not is_public(ipaddress.ip_address(address.partition("%")[0])):
             raise DeniedError(f"{host[:200]} leads to {address}, which is not a public address")
+    return found[0]

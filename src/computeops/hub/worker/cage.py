@@ -7,11 +7,14 @@ scheduler has cgroups, it bounds the whole job besides.
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import select
 import shutil
 import signal
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +22,8 @@ from pathlib import Path
 from computeops.hub.pipelines.words import Bounds
 
 _PDEATHSIG, _SUBREAPER = 1, 36  # linux/prctl.h
+_NEWUSER, _NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # netdevice(7)
 _SESSION = ".session"
 _MIB = 1024 * 1024
 _PAGE = resource.getpagesize()
@@ -32,17 +37,23 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def run(
-    step: Callable[[], None], log: Path, folder: Path, bounds: Bounds, tick: Callable[[], None] = lambda: None
+    step: Callable[[], None],
+    log: Path,
+    folder: Path,
+    bounds: Bounds,
+    tick: Callable[[], None] = lambda: None,
+    *,
+    network: bool = True,
 ) -> tuple[int, str]:
     """Do `step` in a child whose output goes to `log`; return its exit code, and why it was ended, if it was.
 
-    `tick` is called ten times a second. `folder` is where it may write.
+    `tick` is called ten times a second. `folder` is where it may write. Without `network` it has a loopback of its own.
     """
     _LIBC.prctl(_SUBREAPER, 1, 0, 0, 0)
     end_left(folder)
     child = os.fork()
     if child == 0:
-        _child(step, log, bounds)
+        _child(step, log, bounds, network=network)
     (folder / _SESSION).write_text(f"{child} {_began(child)}")
     watch = os.pidfd_open(child)
     try:
@@ -79,7 +90,7 @@ def _began(pid: int) -> str:
         return ""
 
 
-def _child(step: Callable[[], None], log: Path, bounds: Bounds) -> None:
+def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, network: bool) -> None:
     """Become the leader of a session within bounds, do the step, and end without going back."""
     code = 1
     try:
@@ -91,6 +102,8 @@ def _child(step: Callable[[], None], log: Path, bounds: Bounds) -> None:
             os.dup2(out, stream)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
+        if not network:
+            _leave_network()
         _bound(resource.RLIMIT_CORE, 0)
         _bound(resource.RLIMIT_FSIZE, bounds.disk * _MIB)
         _bound(resource.RLIMIT_DATA, bounds.memory * _MIB)
@@ -101,6 +114,18 @@ def _child(step: Callable[[], None], log: Path, bounds: Bounds) -> None:
         with contextlib.suppress(OSError):
             os.write(2, b"")
         os._exit(code)
+
+
+def _leave_network() -> None:
+    """Go to a network namespace where there is but a loopback, as the same user."""
+    uid, gid = os.getuid(), os.getgid()
+    if _LIBC.unshare(_NEWUSER | _NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "this machine does not let a test be without the network")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        Path(f"/proc/self/{name}").write_text(text)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+    _LIBC.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # gone with the change of credentials
 
 
 def _bound(what: int, value: int) -> None:

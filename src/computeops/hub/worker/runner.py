@@ -50,7 +50,7 @@ def _step(folder: Folder, name: str) -> bool:
     def child() -> None:
         _do(folder, running)
 
-    code, reason = cage.run(child, folder.log, folder.path, bounds, tail.tick)
+    code, reason = cage.run(child, folder.log, folder.path, bounds, tail.tick, network=steps.has_network(name))
     if code == 0 and not reason and folder.has_done(name):
         return True
     if folder.read(_FAULT, Fault) is None or reason:

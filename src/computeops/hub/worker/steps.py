@@ -59,12 +59,20 @@ def do(name: str, folder: Folder, say: Say) -> Facts:
         ComputeOpsError: it failed.
     """
     word, _, variant = name.partition(" ")
+    if word == "fetch":
+        plan = folder.plan()
+        with addresses.outside(private=plan.private, own=(plan.site.mirror, plan.site.pypi)):
+            return (_pulled if plan.kind == "rebuild" else _fetch)(folder, say)
     if folder.plan().kind == "rebuild":
-        return (_pulled if word == "fetch" else _rebuild)(folder, say)
-    plain = {"fetch": _fetch, "lint": _lint}
-    if word in plain:
-        return plain[word](folder, say)
+        return _rebuild(folder, say)
+    if word == "lint":
+        return _lint(folder, say)
     return {"build": _build, "test": _test, "sbom": _sbom, "scan": _scan}[word](folder, variant, say)
+
+
+def has_network(name: str) -> bool:
+    """Return whether a step keeps the network of the worker; a build's own box has none unless the recipe may."""
+    return not name.startswith("test")
 
 
 def _variants(recipe: Recipe) -> list[str]:

@@ -24,6 +24,7 @@ from computeops.hub.pipelines.machine import machine
 from computeops.hub.pipelines.tables import pipelines, rebuilds_wanted
 from computeops.hub.pipelines.words import Source
 from computeops.hub.settings import Pipelines, Settings
+from computeops.hub.vulnerabilities.tables import rebuild_requests
 from computeops.image import oci
 from computeops.model import Digest, Evidence
 from computeops.sign import dsse
@@ -176,6 +177,32 @@ def test_a_worker_that_lies_publishes_nothing(desk: Desk, keys: list[Key]) -> No
     assert desk.get("/v2/lie/tool/tags/list").json()["tags"] == ["5"]
 
 
+def test_two_workers_that_differ_publish_nothing(desk: Desk, keys: list[Key]) -> None:
+    manager = desk.shelf.token("manage:*")
+    header = {"Authorization": f"Bearer {manager}"}
+    desk.client.put("/api/v1/collections/two", json={"public": True}, headers=header)
+    assert desk.client.put("/api/v1/collections/two/rebuilds", json={"rebuilds": 1}, headers=header).status_code == 204
+    desk.start("two/tool", "1")
+    task, made = desk.take(), desk.pushed("two/tool", "1", keys[0])
+    assert desk.report(task, publish=True, made=[made]).json()["state"] == "proving"
+    assert desk.take() == 204  # who built it is no second opinion
+    assert desk.take(1)["kind"] == "rebuild"
+    about = {"image": Digest.parse(made["image"]), "manifest": Digest.parse(made["manifest"])}
+
+    def says(key: Key, *, identical: bool) -> str:
+        evidence = Evidence(kinds.REBUILD, about, {"result": "PASSED" if identical else "FAILED", "differences": []})
+        files = {"rebuild.dsse.json": json.dumps(dsse.sign(evidence, key).as_json()).encode()}
+        desk.shelf.artifact("two/tool", made["manifest"], oci.EVIDENCE_ARTIFACT, files)
+        timer.look(desk.hub, int(time.time()))
+        return str(desk.state(task["id"])["state"])
+
+    assert says(Key.generate("stranger"), identical=True) == "proving"
+    assert says(keys[0], identical=True) == "proving"
+    assert says(keys[1], identical=False) == "failed"
+    assert "got another image" in desk.state(task["id"])["error"]
+    assert desk.get("/v2/two/tool/tags/list").json()["tags"] == []
+
+
 def test_all_variants_are_published_or_none(desk: Desk, keys: list[Key]) -> None:
     desk.shelf.release("pair/tool", "1-b")
     desk.start("pair/tool", "1")
@@ -283,6 +310,22 @@ def test_releases_are_rebuilt_after_their_time_and_when_somebody_wants_it(desk: 
     assert timer.look(desk.hub, now) == 1
     with desk.hub.database.read() as connection:
         assert connection.execute(sa.select(rebuilds_wanted)).first() is None
+
+
+def test_a_release_that_another_build_would_repair_is_rebuilt_once(desk: Desk) -> None:
+    manifest = desk.shelf.release("sick/tool", "1.0")
+    asked = {"collection": "sick", "repository": "sick/tool", "tag": "1.0", "digest": manifest, "created": 1}
+    found = {"findings": [{"id": "CVE-2026-0001"}]}
+    with desk.hub.database.write() as connection:
+        connection.execute(sa.insert(rebuild_requests).values(**asked, reason=found))
+    now = int(time.time())
+    assert [timer.look(desk.hub, now) for _ in range(2)] == [1, 0]
+    listed = desk.get("/api/v1/pipelines?repository=sick/tool").json()
+    assert [(one["kind"], one["version"], one["asked_by"]) for one in listed] == [
+        ("rebuild", manifest, "the hub: repairs CVE-2026-0001")
+    ]
+    with desk.hub.database.read() as connection:
+        assert connection.scalar(sa.select(rebuild_requests.c.taken)) is not None
 
 
 # webhooks in

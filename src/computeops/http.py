@@ -256,7 +256,8 @@ class Session:
         if not address:
             return self._http().build_request(method, url, headers=headers, content=body)
         there = httpx2.URL(url)
-        sent = {**headers, "Host": there.netloc.decode("ascii")}
+        # kept connections are found by address: one whose certificate was of another name there must not be taken
+        sent = {**headers, "Host": there.netloc.decode("ascii"), "Connection": "close"}
         place, asked = there.copy_with(host=address), {"sni_hostname": there.host}
         return self._http().build_request(method, place, headers=sent, content=body, extensions=asked)
 

@@ -194,22 +194,24 @@ def _pypi(source: PypiSource, place: Place) -> Material:
     raise RecipeError(f"the package index has no source distribution of {source.pypi} {source.version}")
 
 
-def _git(address: str, commit: str, into: Path) -> None:
-    """Write the tree of one commit to the tar file `into`, without running anything that the repository says."""
+def git_at(address: str) -> list[str]:
+    """Return the words that start a git that asks nobody, runs nothing of a repository and goes nowhere but there.
+
+    Where addresses are pinned (`http.only_to`), it connects to the one that the name leads to now.
+    """
     options: tuple[str, ...] = (
         "core.hooksPath=/dev/null",
         "tar.umask=0022",
         "core.fsmonitor=false",
         "core.autocrlf=false",
+        "core.attributesFile=/dev/null",
     )
     # a redirect could lead where nobody looked, and a name somewhere else by the time that git asks for it
-    web = address.startswith(("http:", "https:"))
-    pin = http.pinned(address) if web else ""
+    pin = http.pinned(address) if address.startswith(("http:", "https:")) else ""
     if pin:
         _, host, port = http.origin(address)
         where = f"[{pin}]" if ":" in pin else pin
         options = (*options, "http.followRedirects=false", f"http.curloptResolve={host}:{port}:{where}")
-    safe = [word for one in (*options, "core.attributesFile=/dev/null") for word in ("-c", one)]
     env = [
         "env",
         "GIT_TERMINAL_PROMPT=0",
@@ -217,11 +219,17 @@ def _git(address: str, commit: str, into: Path) -> None:
         f"GIT_ALLOW_PROTOCOL={address.partition(':')[0] if pin else 'https:http:ssh:file'}",
         "LC_ALL=C",
     ]
+    return [*env, "git", *(word for one in options for word in ("-c", one))]
+
+
+def _git(address: str, commit: str, into: Path) -> None:
+    """Write the tree of one commit to the tar file `into`, without running anything that the repository says."""
+    command = git_at(address)
     proc.need("git")
     repository = into.with_name("repository")
 
     def git(*argv: str) -> str:
-        return proc.run([*env, "git", *safe, f"--git-dir={repository}", *argv], error=NetworkError)
+        return proc.run([*command, f"--git-dir={repository}", *argv], error=NetworkError)
 
     git("init", "--quiet", "--bare")
     # no filter of the user's settings, and nothing that depends on which branches and tags were fetched

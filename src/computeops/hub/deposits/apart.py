@@ -192,9 +192,10 @@ def _is_text(name: str) -> bool:
 def _fetch(asked: Asked, into: Path) -> str:
     """Write the tree of a tag or commit to the tar file `into` and return the commit."""
     addresses.require([f"git+{asked.git}"], private=asked.private)
-    commit = asked.ref if _is_commit(asked.ref) else _resolve(asked.git, asked.ref)
     place = Place(work=into.parent, cache=into.parent / "cache")
-    sources.commit(asked.git, commit, place).replace(into)
+    with addresses.outside(private=asked.private):
+        commit = asked.ref if _is_commit(asked.ref) else _resolve(asked.git, asked.ref)
+        sources.commit(asked.git, commit, place).replace(into)
     if (size := into.stat().st_size) > LIMITS.deposit_unpacked_bytes:
         raise LimitError(f"the commit has {size} bytes; a source has at most {LIMITS.deposit_unpacked_bytes}")
     return commit
@@ -207,8 +208,7 @@ def _is_commit(ref: str) -> bool:
 def _resolve(address: str, tag: str) -> str:
     """Return the commit of a tag."""
     wanted = f"refs/tags/{tag}"
-    env = ["env", "GIT_TERMINAL_PROMPT=0", "GIT_CONFIG_NOSYSTEM=1", "GIT_ALLOW_PROTOCOL=https:http", "LC_ALL=C"]
-    argv = [*env, "git", "ls-remote", "--quiet", "--", address, wanted, wanted + _PEEL]
+    argv = [*sources.git_at(address), "ls-remote", "--quiet", "--", address, wanted, wanted + _PEEL]
     said = proc.run(argv, error=errors.NetworkError)
     lines: Mapping[str, str] = {name: commit for commit, _, name in (one.partition("\t") for one in said.splitlines())}
     commit = lines.get(wanted + _PEEL) or lines.get(wanted) or ""

@@ -153,8 +153,12 @@ class LayoutWriter:
         self._target, self._archive = target, archive
         target.parent.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        self._folder.chmod(0o755)
-        (self._folder / "blobs/sha256").mkdir(parents=True)
+        try:
+            self._folder.chmod(0o755)
+            (self._folder / "blobs/sha256").mkdir(parents=True)
+        except BaseException:  # an interrupt too
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -229,7 +229,7 @@ def large(top: Path) -> Iterator[Item]:
 
 def test_everything_is_written_as_mksquashfs_writes_it(top: Path, tmp_path: Path) -> None:
     said = subprocess.run(["mksquashfs", "-version"], check=False, capture_output=True).stdout
-    if (found := re.search(rb"version (\d+)\.(\d+)", said)) and (int(found[1]), int(found[2])) < (4, 6):
+    if (its := re.search(rb"version (\d+)\.(\d+)", said)) and (int(its[1]), int(its[2])) < (4, 6):
         pytest.skip("mksquashfs before 4.6 cuts long links of a tar, and knows no -root-time there")
     ours = write(tmp_path / "ours", large(top))
     theirs, tar = tmp_path / "theirs", tmp_path / "tar"

@@ -7,14 +7,13 @@ at the same time, and a receiver that gets something twice (after a crash) knows
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import hmac
 import json
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ from computeops.errors import (
     did_you_mean,
 )
 from computeops.hub import outside
+from computeops.hub.background import Background
 from computeops.hub.db import Database, Repository, collections, deliveries, webhooks
 from computeops.hub.state import Hub
 from computeops.image.oci import EVIDENCE_ARTIFACT, PREDICATE_TYPE
@@ -197,23 +197,12 @@ def headers_of(secret: str, number: int, at: int, body: bytes) -> dict[str, str]
     }
 
 
-class Courier:
+class Courier(Background):
     """Tells what is due, as long as the hub runs."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin, as a task of the running event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._work())
-
-    async def stop(self) -> None:
-        """End; what is under way is tried again by the next hub."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+    def works(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """Return the one work: to tell."""
+        return [self._work()]
 
     async def _work(self) -> None:
         while True:

@@ -4,14 +4,16 @@ A task of every hub process; one of them does it.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from computeops.check import kinds
 from computeops.errors import ComputeOpsError, UnavailableError
+from computeops.hub.background import Background
 from computeops.hub.db import evidence, recipes, releases, repositories, upsert
 from computeops.hub.pipelines import publish, start
 from computeops.hub.pipelines.queue import LOCK
@@ -28,23 +30,12 @@ _ASKED_BY = "the hub"
 _log = logging.getLogger(__name__)
 
 
-class Timer:
+class Timer(Background):
     """Looks every minute at what is due, as long as the hub runs."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin, as a task of the running event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._work())
-
-    async def stop(self) -> None:
-        """End."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+    def works(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """Return the one work: to look."""
+        return [self._work()]
 
     async def _work(self) -> None:
         while True:

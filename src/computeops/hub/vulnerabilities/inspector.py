@@ -9,6 +9,8 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -17,6 +19,7 @@ from computeops.check.advisories.lookup import Index
 from computeops.check.advisories.update import update
 from computeops.check.inventory import Inventory
 from computeops.errors import ComputeOpsError
+from computeops.hub.background import Background
 from computeops.hub.db import notes, upsert
 from computeops.hub.state import Hub
 from computeops.hub.vulnerabilities import index as advisories
@@ -34,28 +37,21 @@ _HOURLY_SECONDS = 3600
 _log = logging.getLogger(__name__)
 
 
-class Inspector:
+class Inspector(Background):
     """Looks into what was pushed, as long as the hub runs."""
 
     def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._tasks: list[asyncio.Task[None]] = []
+        super().__init__(hub)
         self._ending = threading.Event()
 
-    def start(self) -> None:
-        """Begin, as tasks of the running event loop."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._work())]
-        if self._hub.settings.advisories_hours:
-            self._tasks.append(loop.create_task(self._refresh()))
+    def works(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """Return the works: to look into images, and to bring the advisories up to date where the settings say so."""
+        return [self._work(), *([self._refresh()] if self._hub.settings.advisories_hours else [])]
 
     async def stop(self) -> None:
         """End; the image that is being read is read again by the next hub."""
         self._ending.set()
-        for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await super().stop()
 
     async def _work(self) -> None:
         while True:

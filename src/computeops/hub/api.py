@@ -241,31 +241,16 @@ def openapi() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "ComputeOps hub", "version": __version__, "description": __doc__},
         "paths": {
-            "/api/v1/search": {"get": _operation("search", "Find releases.", search_parameters, "Found")},
+            "/api/v1/search": {"get": manage.reading("search", "Find releases.", search_parameters, "Found")},
             "/api/v1/releases/{repository}": {
-                "get": _operation("release", "One release with all that is known of it.", release_parameters, "Release")
+                "get": manage.reading(
+                    "release", "One release with all that is known of it.", release_parameters, "Release"
+                )
             },
             **managed,
         },
         "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
         "security": [{}, {"token": []}],
-    }
-
-
-def _operation(name: str, summary: str, parameters: list[dict[str, Any]], struct: str) -> dict[str, Any]:
-    def answer(description: str, schema: str) -> dict[str, Any]:
-        content = {_JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-        return {"description": description, "content": content}
-
-    return {
-        "operationId": name,
-        "summary": summary,
-        "parameters": parameters,
-        "responses": {
-            "200": answer("Found.", struct),
-            "304": {"description": "Unchanged since the answer with the ETag in If-None-Match."},
-            "default": answer("It did not work.", "Failure"),
-        },
     }
 
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from computeops.errors import DeniedError, LoginError
-from computeops.hub import receive
+from computeops.hub import receive, roles
 from computeops.hub.auth import ANYONE, Caller
 from computeops.hub.state import Hub
 
@@ -59,6 +59,18 @@ def caller(hub: Hub, request: Request) -> Caller:
     """
     by_header = hub.caller(request.scope)
     return by_header if by_header is not ANYONE else hub.auth.visitor(get(hub, request, SESSION))
+
+
+def somebody(hub: Hub, request: Request, deed: str) -> Caller:
+    """Return who asks for `deed`, in words.
+
+    Raises:
+        LoginError: nobody in particular.
+    """
+    found = caller(hub, request)
+    if not found.name:
+        raise roles.refused(found, deed)
+    return found
 
 
 def signature(hub: Hub, request: Request, *, begin: bool = False) -> str:

@@ -395,6 +395,25 @@ def paths(components: dict[str, Any], operations: Sequence[Operation] = OPERATIO
     return found
 
 
+def reading(name: str, summary: str, parameters: list[dict[str, Any]], struct: str) -> dict[str, Any]:
+    """Return the OpenAPI operation of a GET that has an ETag and answers with the schema `struct`."""
+
+    def answer(description: str, schema: str) -> dict[str, Any]:
+        content = {_JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+        return {"description": description, "content": content}
+
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": parameters,
+        "responses": {
+            "200": answer("Found.", struct),
+            "304": {"description": "Unchanged since the answer with the ETag in If-None-Match."},
+            "default": answer("It did not work.", "Failure"),
+        },
+    }
+
+
 def _described(operation: Operation, path: str, schemas: Mapping[str, Any]) -> dict[str, Any]:
     def content(kind: Any) -> dict[str, Any]:
         return {"content": {_JSON: {"schema": schemas[str(kind)]}}}

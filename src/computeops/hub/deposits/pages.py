@@ -41,20 +41,8 @@ def routes(hub: Hub) -> list[Route]:
     ]
 
 
-def _caller(hub: Hub, request: Request) -> Caller:
-    """Return who asks.
-
-    Raises:
-        LoginError: nobody in particular.
-    """
-    caller = browser.caller(hub, request)
-    if not caller.name:
-        raise roles.refused(caller, "deposit sources")
-    return caller
-
-
 def _list(hub: Hub, request: Request) -> Response:
-    caller = _caller(hub, request)
+    caller = browser.somebody(hub, request, "deposit sources")
     shown = {
         "title": "Deposit a release",
         "deposits": keep.entries(hub, caller, limit=_SHOWN),
@@ -66,7 +54,7 @@ def _list(hub: Hub, request: Request) -> Response:
 
 async def _deposit(hub: Hub, request: Request) -> Response:
     """Keep what a form names, or sends, and show what is in it."""
-    caller = await to_thread(_caller, hub, request)
+    caller = await to_thread(browser.somebody, hub, request, "deposit sources")
     sent = request.headers.get("content-type", "")
     if sent.startswith("multipart/"):
         form = Form(sent, receive.chunks(request.receive))
@@ -116,7 +104,7 @@ async def _at_most(limit: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[by
 
 
 def _show(hub: Hub, request: Request, answers: Mapping[str, str] | None = None, fault: str = "") -> Response:
-    caller = _caller(hub, request)
+    caller = browser.somebody(hub, request, "deposit sources")
     kept = keep.show(hub, caller, _number(request))
     shown = {
         "title": f"Deposit {kept.id}",
@@ -132,7 +120,7 @@ def _show(hub: Hub, request: Request, answers: Mapping[str, str] | None = None, 
 async def _release(hub: Hub, request: Request) -> Response:
     """Start the pipeline, or show the page again with what is wrong and all that was written into it."""
     fields = await browser.form(hub, request)
-    caller = await to_thread(_caller, hub, request)
+    caller = await to_thread(browser.somebody, hub, request, "deposit sources")
     kept = await to_thread(keep.show, hub, caller, _number(request))
     if not await to_thread(hub.admit, caller, "push", kept.repository):
         raise roles.refused(caller, f"publish {kept.repository}")

@@ -9,7 +9,6 @@ from starlette.routing import Route
 
 from computeops.errors import NotFoundError, UsageError
 from computeops.hub import audit, browser, pages, roles
-from computeops.hub.auth import Caller
 from computeops.hub.pipelines import start, view
 from computeops.hub.pipelines.words import CANCELLED, ENDED, FAILED
 from computeops.hub.state import Hub
@@ -37,20 +36,8 @@ def routes(hub: Hub) -> list[Route]:
     ]
 
 
-def _known(hub: Hub, request: Request) -> Caller:
-    """Return who asks.
-
-    Raises:
-        LoginError: nobody in particular.
-    """
-    caller = browser.caller(hub, request)
-    if not caller.name:
-        raise roles.refused(caller, "see pipelines")
-    return caller
-
-
 def _list(hub: Hub, request: Request) -> Response:
-    caller, asked = _known(hub, request), request.query_params
+    caller, asked = browser.somebody(hub, request, "see pipelines"), request.query_params
     before = asked.get("before", "0")
     if not (before.isascii() and before.isdigit() and len(before) < 18):
         raise UsageError(f"before is a number, not {before[:40]!r}")
@@ -67,7 +54,7 @@ def _list(hub: Hub, request: Request) -> Response:
 
 
 def _show(hub: Hub, request: Request) -> Response:
-    caller = _known(hub, request)
+    caller = browser.somebody(hub, request, "see pipelines")
     found = view.show(hub, caller, _number(request))
     log = view.log(hub, caller, found.id, max(0, found.log_bytes - _LOG_BYTES))
     shown = {
@@ -87,7 +74,7 @@ def _show(hub: Hub, request: Request) -> Response:
 
 async def _change(hub: Hub, request: Request) -> Response:
     fields = await browser.form(hub, request)
-    caller = await to_thread(_known, hub, request)
+    caller = await to_thread(browser.somebody, hub, request, "see pipelines")
     found = await to_thread(view.show, hub, caller, _number(request))
     do = {"cancel": start.cancel, "retry": start.retry}.get(fields.get("do", ""))
     if do is None:

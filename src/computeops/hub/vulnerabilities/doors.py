@@ -419,27 +419,10 @@ def paths(components: dict[str, Any]) -> dict[str, dict[str, Any]]:
     query = [{"name": one, "in": "query", "schema": {"type": "string"}} for one in ("version", "arch")]
     return {
         "/api/v1/findings/{repository}": {
-            "get": _reading("findings", "Known vulnerabilities of a release.", [repository, *query], "Findings")
+            "get": manage.reading("findings", "Known vulnerabilities of a release.", [repository, *query], "Findings")
         },
         "/api/v1/vulnerabilities/{name}": {
-            "get": _reading("vulnerability", "One vulnerability everywhere in the hub.", [name], "Vulnerability")
+            "get": manage.reading("vulnerability", "One vulnerability everywhere in the hub.", [name], "Vulnerability")
         },
         **manage.paths(components, OPERATIONS),
-    }
-
-
-def _reading(name: str, summary: str, parameters: list[dict[str, Any]], struct: str) -> dict[str, Any]:
-    def answer(description: str, schema: str) -> dict[str, Any]:
-        content = {_JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-        return {"description": description, "content": content}
-
-    return {
-        "operationId": name,
-        "summary": summary,
-        "parameters": parameters,
-        "responses": {
-            "200": answer("Found.", struct),
-            "304": {"description": "Unchanged since the answer with the ETag in If-None-Match."},
-            "default": answer("It did not work.", "Failure"),
-        },
     }

@@ -9,11 +9,12 @@ import re
 import subprocess
 import threading
 import urllib.parse
+from abc import ABC, abstractmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
-class Fake:
+class Fake(ABC):
     """An HTTP server on loopback, with what it was asked to run."""
 
     def __init__(self) -> None:
@@ -46,8 +47,9 @@ class Fake:
         self.address = f"tcp://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
+    @abstractmethod
     def answer(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> tuple[int, Any]:
-        raise NotImplementedError
+        """Return the status and the JSON of the answer."""
 
     def stop(self) -> None:
         self._server.shutdown()

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from computeops.hub.db import links
 from computeops.hub.state import Hub
+from computeops.hub.tables import links
 
 _BATCH = 10_000
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from computeops.hub.db import releases
+from computeops.hub.tables import releases
 from computeops.image import oci
 from shelf import CYCLONEDX, PROVENANCE, TEST, VULNS, Shelf
 

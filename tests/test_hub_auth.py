@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from computeops.errors import LoginError, StorageError, UsageError
 from computeops.hub.auth import ANYONE, Auth, Scope
-from computeops.hub.db import Database, tokens
+from computeops.hub.db import Database
 from computeops.hub.state import Hub
+from computeops.hub.tables import tokens
 from computeops.image import oci
 from conftest import RunningHub
 from raw_http import Caller, basic

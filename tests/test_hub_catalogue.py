@@ -14,8 +14,9 @@ from computeops.errors import NotFoundError, UsageError
 from computeops.hub import catalogue, contents, facts, present, search
 from computeops.hub import details as details_of
 from computeops.hub.auth import ANYONE, Caller, Scope
-from computeops.hub.db import Repository, evidence, manifests, recipes, releases, tags
-from computeops.hub.db import words as words_table
+from computeops.hub.db import Repository
+from computeops.hub.tables import evidence, manifests, recipes, releases, tags
+from computeops.hub.tables import words as words_table
 from computeops.image import oci
 from shelf import CYCLONEDX, PROVENANCE, RECIPE, TEST, VULNS, Shelf, envelope
 

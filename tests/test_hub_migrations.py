@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 
 from backends import postgresql
 from computeops.errors import StorageError
-from computeops.hub import db, migrations
+from computeops.hub import migrations, tables
 from computeops.hub.dialects import Dialect, open_dialect
 
 
@@ -28,7 +28,7 @@ def test_they_make_what_the_code_uses(dialect: Dialect) -> None:
     try:
         with dialect.engine.connect() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
-            found = compare_metadata(context, db.metadata)
+            found = compare_metadata(context, tables.metadata)
             shadows = {
                 "words",
                 "words_data",
@@ -52,8 +52,8 @@ def test_the_audit_log_is_only_added_to(dialect: Dialect) -> None:
     row = {"at": 1, "who": "x", "token": 0, "address": "", "action": "push", "target": "t", "status": 201}
     try:
         with dialect.writing.begin() as connection:
-            connection.execute(sa.insert(db.audit).values(**row))
-        for change in (sa.delete(db.audit), sa.update(db.audit).values(who="y")):
+            connection.execute(sa.insert(tables.audit).values(**row))
+        for change in (sa.delete(tables.audit), sa.update(tables.audit).values(who="y")):
             with pytest.raises(sa.exc.DBAPIError, match="only added to"), dialect.writing.begin() as connection:
                 connection.execute(change)
     finally:

@@ -15,11 +15,11 @@ import sqlalchemy as sa
 
 from computeops.errors import UsageError
 from computeops.hub.auth import ANYONE
-from computeops.hub.db import releases
 from computeops.hub.details import details, repository
 from computeops.hub.mirror import Wanted
 from computeops.hub.search import search
 from computeops.hub.state import Hub
+from computeops.hub.tables import releases
 from computeops.image import oci
 from computeops.model import Digest
 from computeops.store.oci import Registry

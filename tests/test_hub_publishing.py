@@ -19,8 +19,8 @@ from starlette.testclient import TestClient
 from computeops.errors import ConflictError, NotFoundError, UsageError
 from computeops.hub import publishing
 from computeops.hub.app import create_app
-from computeops.hub.db import audit, tokens
 from computeops.hub.settings import Issuer, Settings
+from computeops.hub.tables import audit, tokens
 from conftest import RunningHub
 from identity_provider import IdentityProvider, identity_provider
 from raw_http import Caller

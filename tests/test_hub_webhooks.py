@@ -20,8 +20,8 @@ from starlette.testclient import TestClient
 from computeops.errors import NetworkError, NotFoundError, UsageError
 from computeops.hub import outside, webhooks
 from computeops.hub.app import create_app
-from computeops.hub.db import deliveries
 from computeops.hub.settings import Settings
+from computeops.hub.tables import deliveries
 from computeops.image import oci
 from shelf import Shelf, until
 from test_hub_registry import sha256

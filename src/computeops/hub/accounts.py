@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from computeops.errors import ConflictError, DeniedError, NotFoundError, UsageError, did_you_mean
 from computeops.hub.auth import BROWSER, CI, PERSONAL, ROBOT, Auth, Scope, lifetime
-from computeops.hub.db import Database, experts, identities, people, tokens, upsert
+from computeops.hub.db import Database, upsert
+from computeops.hub.tables import experts, identities, people, tokens
 
 EXPERTISE = ("scientific", "technical")
 BROWSER_SECONDS = 12 * 3600

@@ -14,7 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from computeops.hub.auth import Caller
-from computeops.hub.db import Database, audit
+from computeops.hub.db import Database
+from computeops.hub.tables import audit
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""

@@ -31,7 +31,8 @@ import sqlalchemy as sa
 
 from computeops.errors import LoginError, StorageError, UsageError, did_you_mean
 from computeops.hub import clock
-from computeops.hub.db import Database, Repository, members, people, tokens
+from computeops.hub.db import Database, Repository
+from computeops.hub.tables import members, people, tokens
 
 ACTIONS = ("pull", "push", "delete", "manage")
 ROLES = ("reader", "contributor", "maintainer", "owner")

@@ -20,21 +20,11 @@ from computeops.check import kinds
 from computeops.errors import ComputeOpsError
 from computeops.hub import contents, facts, terms
 from computeops.hub.contents import File
-from computeops.hub.db import (
-    Repository,
-    collections,
-    evidence,
-    manifests,
-    recipes,
-    releases,
-    repositories,
-    tags,
-    upsert,
-    words,
-)
+from computeops.hub.db import Repository, upsert
 from computeops.hub.facts import clean
 from computeops.hub.listed import Item, Listed, complete, listed, rows_of_releases
 from computeops.hub.state import Hub
+from computeops.hub.tables import collections, evidence, manifests, recipes, releases, repositories, tags, words
 from computeops.hub.vulnerabilities import inventory, signatures
 from computeops.image.oci import EVIDENCE_ARTIFACT, PREDICATE_TYPE, RECIPE_ARTIFACT
 from computeops.limits import LIMITS

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 
 from computeops.errors import ComputeOpsError
 from computeops.http import get_json
-from computeops.hub.db import repositories
 from computeops.hub.settings import in_folder
 from computeops.hub.state import Hub
 from computeops.hub.storage import Storage
+from computeops.hub.tables import repositories
 
 _LITTLE_BYTES = 5 * 1024**3
 _CLOCK_SECONDS = 30

@@ -13,9 +13,10 @@ from computeops.errors import NotFoundError
 from computeops.hub import contents
 from computeops.hub.auth import Caller
 from computeops.hub.contents import File
-from computeops.hub.db import Database, Repository, manifests, recipes, releases, tags
+from computeops.hub.db import Database, Repository
 from computeops.hub.listed import MAX_IMAGES, Listed, Page, complete, listed, rows_of_releases
 from computeops.hub.search import cursor
+from computeops.hub.tables import manifests, recipes, releases, tags
 from computeops.image.oci import SIF_ARTIFACT, SOURCES_ARTIFACT
 from computeops.limits import LIMITS
 from computeops.recipe import FILE_NAME

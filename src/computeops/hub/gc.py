@@ -19,25 +19,14 @@ import sqlalchemy as sa
 
 from computeops.errors import ConflictError
 from computeops.hub import catalogue, clock, manifests
-from computeops.hub.db import (
-    Database,
-    Repository,
-    blob_lock,
-    collections,
-    links,
-    notes,
-    parts,
-    repositories,
-    repository_lock,
-    tags,
-    upsert,
-)
-from computeops.hub.db import manifests as manifest_rows
+from computeops.hub.db import Database, Repository, blob_lock, repository_lock, upsert
 from computeops.hub.deposits.tables import deposits
 from computeops.hub.pipelines.tables import pipelines
 from computeops.hub.settings import Retention
 from computeops.hub.state import Hub
 from computeops.hub.storage import Entry
+from computeops.hub.tables import collections, links, notes, parts, repositories, tags
+from computeops.hub.tables import manifests as manifest_rows
 
 _DAY = 24 * 3600
 _BATCH = 200

@@ -16,9 +16,9 @@ from starlette.routing import Route
 
 from computeops import __version__
 from computeops.errors import ComputeOpsError, NotFoundError
-from computeops.hub.db import links, manifests, repositories, tags
 from computeops.hub.meter import METER
 from computeops.hub.state import Hub
+from computeops.hub.tables import links, manifests, repositories, tags
 
 _PROBE = "uploads/.probe"
 _KEPT_SECONDS = 2.0

@@ -21,8 +21,9 @@ from starlette.routing import Route
 
 from computeops.errors import FormatError, LimitError, LoginError, NotFoundError, UsageError
 from computeops.hub import receive
-from computeops.hub.db import Database, pgp_key_ids, pgp_keys, upsert
+from computeops.hub.db import Database, upsert
 from computeops.hub.state import Hub
+from computeops.hub.tables import pgp_key_ids, pgp_keys
 from computeops.limits import LIMITS
 
 _HEX = re.compile(r"0x([0-9a-f]{6,40})", re.IGNORECASE)

@@ -10,8 +10,8 @@ from starlette.responses import JSONResponse, Response
 from computeops.errors import ComputeOpsError, DeniedError, LoginError, UsageError
 from computeops.hub import receive
 from computeops.hub.auth import Caller
-from computeops.hub.db import collections
 from computeops.hub.state import Hub
+from computeops.hub.tables import collections
 from computeops.limits import LIMITS
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from computeops.hub.db import Repository, collections, evidence, releases, repositories
+from computeops.hub.db import Repository
+from computeops.hub.tables import collections, evidence, releases, repositories
 from computeops.hub.vulnerabilities.tables import evidence_checks, verdicts
 
 MAX_IMAGES = 200

@@ -14,19 +14,10 @@ import sqlalchemy as sa
 
 from computeops.errors import ConflictError, FormatError
 from computeops.hub import records
-from computeops.hub.db import (
-    Database,
-    Repository,
-    blob_lock,
-    links,
-    manifests,
-    parts,
-    repository_lock,
-    tags,
-    upsert,
-)
+from computeops.hub.db import Database, Repository, blob_lock, repository_lock, upsert
 from computeops.hub.oci_error import OciError
 from computeops.hub.storage import blob_key
+from computeops.hub.tables import links, manifests, parts, tags
 from computeops.image import oci
 from computeops.model import Digest
 

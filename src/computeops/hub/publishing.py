@@ -22,10 +22,11 @@ from starlette.routing import Route
 from computeops.errors import ConflictError, DeniedError, LoginError, NotFoundError, UsageError
 from computeops.hub import audit, receive, roles
 from computeops.hub.auth import CI, Scope
-from computeops.hub.db import Database, collections, publishers, tokens
+from computeops.hub.db import Database
 from computeops.hub.id_tokens import Issuers
 from computeops.hub.settings import Issuer
 from computeops.hub.state import Hub
+from computeops.hub.tables import collections, publishers, tokens
 from computeops.limits import LIMITS
 
 PUSH_SECONDS = 15 * 60

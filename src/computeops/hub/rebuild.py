@@ -11,12 +11,13 @@ import sqlalchemy as sa
 
 from computeops.errors import ComputeOpsError, ConflictError, FormatError
 from computeops.hub import catalogue, manifests, records
-from computeops.hub.db import Repository, blob_lock, collections, links, repositories, repository_lock, tags, upsert
-from computeops.hub.db import manifests as manifest_rows
+from computeops.hub.db import Repository, blob_lock, repository_lock, upsert
 from computeops.hub.manifests import Manifest
 from computeops.hub.records import Found
 from computeops.hub.state import Hub
 from computeops.hub.storage import blob_key
+from computeops.hub.tables import collections, links, repositories, tags
+from computeops.hub.tables import manifests as manifest_rows
 from computeops.limits import LIMITS
 from computeops.model import Digest
 

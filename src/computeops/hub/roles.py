@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from computeops.errors import ConflictError, DeniedError, LoginError, NotFoundError, UsageError, did_you_mean
 from computeops.hub.auth import ROLES, Caller
-from computeops.hub.db import Database, collections, members, people, upsert
+from computeops.hub.db import Database, upsert
+from computeops.hub.tables import collections, members, people
 
 NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _NAME_LENGTH = 200

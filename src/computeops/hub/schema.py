@@ -1,4 +1,4 @@
-"""The one `MetaData` of the index: `db` and the modules with tables of their own put their tables into it."""
+"""The one `MetaData` of the index: `tables` and the modules with tables of their own put their tables into it."""
 
 import sqlalchemy as sa
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from computeops.errors import ConflictError, NotFoundError
-from computeops.hub.db import blob_lock, links, repositories
-from computeops.hub.db import manifests as manifest_rows
+from computeops.hub.db import blob_lock
 from computeops.hub.state import Hub
 from computeops.hub.storage import Entry, blob_key
+from computeops.hub.tables import links, repositories
+from computeops.hub.tables import manifests as manifest_rows
 from computeops.model import Digest
 
 _ALGORITHMS = ("sha256", "sha512")

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from computeops.errors import UsageError, did_you_mean
 from computeops.hub import terms
 from computeops.hub.auth import Caller
-from computeops.hub.db import Database, collections, releases, repositories, words
+from computeops.hub.db import Database
 from computeops.hub.listed import Page, complete, listed, rows_of_releases
+from computeops.hub.tables import collections, releases, repositories, words
 from computeops.limits import LIMITS
 
 PLACE = re.compile(r"([123])\.([0-9]{1,18})")

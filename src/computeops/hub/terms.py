@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from computeops.hub.db import words as words_table
+from computeops.hub.tables import words as words_table
 
 LETTERS = 16
 FACTS = {

@@ -29,8 +29,9 @@ from computeops.errors import (
 )
 from computeops.hub import outside
 from computeops.hub.background import Background
-from computeops.hub.db import Database, Repository, collections, deliveries, webhooks
+from computeops.hub.db import Database, Repository
 from computeops.hub.state import Hub
+from computeops.hub.tables import collections, deliveries, webhooks
 from computeops.image.oci import EVIDENCE_ARTIFACT, PREDICATE_TYPE
 
 EVENTS = ("push", "evidence", "vulnerability.found", "rebuild.wanted")

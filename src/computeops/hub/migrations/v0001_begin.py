@@ -1,4 +1,4 @@
-"""The first tables: as they were then, whatever `computeops.hub.db` says now."""
+"""The first tables: as they were then, whatever `computeops.hub.tables` says now."""
 
 import sqlalchemy as sa
 from alembic.operations import Operations

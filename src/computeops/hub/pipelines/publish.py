@@ -16,8 +16,7 @@ from computeops import __version__
 from computeops.check import kinds
 from computeops.errors import ComputeOpsError, ConflictError, TrustError
 from computeops.hub import catalogue, contents, manifests, webhooks
-from computeops.hub.db import Repository, tags
-from computeops.hub.db import evidence as evidence_rows
+from computeops.hub.db import Repository
 from computeops.hub.pipelines import queue, start
 from computeops.hub.pipelines.tables import pipelines, rebuild_rules, workers
 from computeops.hub.pipelines.words import (
@@ -34,6 +33,8 @@ from computeops.hub.pipelines.words import (
     Step,
 )
 from computeops.hub.state import Hub
+from computeops.hub.tables import evidence as evidence_rows
+from computeops.hub.tables import tags
 from computeops.image.oci import SIF_ARTIFACT
 from computeops.limits import LIMITS
 from computeops.model import Digest, Signed

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from computeops.errors import ConflictError, NotFoundError
 from computeops.hub.auth import CI, Scope
-from computeops.hub.db import tokens, upsert
+from computeops.hub.db import upsert
 from computeops.hub.pipelines.tables import (
     pipeline_log,
     pipeline_steps,
@@ -38,6 +38,7 @@ from computeops.hub.pipelines.words import (
     Task,
 )
 from computeops.hub.state import Hub
+from computeops.hub.tables import tokens
 from computeops.model import Digest
 
 LOCK = "pipelines"

@@ -21,11 +21,11 @@ from computeops import __version__
 from computeops import recipe as recipes
 from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError, RecipeError, UsageError
 from computeops.hub import names, outside
-from computeops.hub.db import tags
 from computeops.hub.pipelines.queue import LOCK
 from computeops.hub.pipelines.tables import pipeline_steps, pipelines
 from computeops.hub.pipelines.words import BUILD, CANCELLED, ENDED, FAILED, REBUILD, SUCCEEDED, WAITING, Source
 from computeops.hub.state import Hub
+from computeops.hub.tables import tags
 from computeops.limits import LIMITS
 from computeops.model import Digest
 

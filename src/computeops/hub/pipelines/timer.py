@@ -14,12 +14,13 @@ import sqlalchemy as sa
 from computeops.check import kinds
 from computeops.errors import ComputeOpsError, UnavailableError
 from computeops.hub.background import Background
-from computeops.hub.db import evidence, recipes, releases, repositories, upsert
+from computeops.hub.db import upsert
 from computeops.hub.pipelines import publish, start
 from computeops.hub.pipelines.queue import LOCK
 from computeops.hub.pipelines.tables import hooks_heard, pipeline_log, pipelines, rebuilds_wanted
 from computeops.hub.pipelines.words import ENDED, PROVING, REBUILD
 from computeops.hub.state import Hub
+from computeops.hub.tables import evidence, recipes, releases, repositories
 from computeops.hub.vulnerabilities import told
 
 _PAUSE_SECONDS = 60.0

@@ -19,12 +19,12 @@ from starlette.routing import Route
 from computeops.errors import ConflictError, DeniedError, LoginError, NotFoundError, UsageError
 from computeops.hub import audit, receive
 from computeops.hub.auth import WORKER, Scope, lifetime
-from computeops.hub.db import tokens
 from computeops.hub.pipelines import publish, queue
 from computeops.hub.pipelines.machine import machine
 from computeops.hub.pipelines.tables import pipelines, workers
 from computeops.hub.pipelines.words import ENDED, REBUILD, Report, Worker
 from computeops.hub.state import Hub
+from computeops.hub.tables import tokens
 from computeops.sign.key import Key
 
 _BODY_BYTES = 4 * 1024 * 1024

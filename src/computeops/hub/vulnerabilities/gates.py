@@ -16,8 +16,9 @@ from computeops.check.advisories.model import SEVERITIES
 from computeops.check.findings import Finding, Scan, rank
 from computeops.errors import ConflictError, DeniedError, NotFoundError, UsageError, did_you_mean
 from computeops.hub.auth import Caller
-from computeops.hub.db import Database, Repository, collections, manifests, parts, repositories, upsert
+from computeops.hub.db import Database, Repository, upsert
 from computeops.hub.facts import clean
+from computeops.hub.tables import collections, manifests, parts, repositories
 from computeops.hub.vulnerabilities.tables import gates, passes, verdicts
 from computeops.image.oci import SIF_ARTIFACT
 

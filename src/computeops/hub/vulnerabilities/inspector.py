@@ -20,8 +20,9 @@ from computeops.check.advisories.update import update
 from computeops.check.inventory import Inventory
 from computeops.errors import ComputeOpsError
 from computeops.hub.background import Background
-from computeops.hub.db import notes, upsert
+from computeops.hub.db import upsert
 from computeops.hub.state import Hub
+from computeops.hub.tables import notes
 from computeops.hub.vulnerabilities import index as advisories
 from computeops.hub.vulnerabilities import inventory, judging, matching, signatures, told
 from computeops.hub.vulnerabilities.judging import Judge

@@ -29,9 +29,10 @@ from computeops.check.inventory import Inventory, Package, System, packages
 from computeops.errors import ComputeOpsError, FormatError, LimitError, StorageError
 from computeops.http import whole_file
 from computeops.hub import contents, sifs
-from computeops.hub.db import manifests, upsert
+from computeops.hub.db import upsert
 from computeops.hub.facts import clean
 from computeops.hub.state import Hub
+from computeops.hub.tables import manifests
 from computeops.hub.vulnerabilities import gates
 from computeops.hub.vulnerabilities.tables import inventories, systems, uses, verdicts
 from computeops.hub.vulnerabilities.tables import packages as package_rows

@@ -15,8 +15,8 @@ from computeops.check.advisories.lookup import Index
 from computeops.check.advisories.model import SEVERITIES
 from computeops.check.findings import Verdict, rank
 from computeops.hub import terms
-from computeops.hub.db import releases, repositories
 from computeops.hub.state import Hub
+from computeops.hub.tables import releases, repositories
 from computeops.hub.vulnerabilities import gates, scans, told
 from computeops.hub.vulnerabilities.scans import Standing
 from computeops.hub.vulnerabilities.tables import findings, inventories, packages, systems, uses, verdicts

@@ -15,8 +15,9 @@ from computeops.check.advisories.lookup import Index
 from computeops.check.findings import Finding, Scan, rank
 from computeops.hub import search
 from computeops.hub.auth import Caller
-from computeops.hub.db import Repository, collections, releases, repositories
+from computeops.hub.db import Repository
 from computeops.hub.state import Hub
+from computeops.hub.tables import collections, releases, repositories
 from computeops.hub.vulnerabilities import gates, scans
 from computeops.hub.vulnerabilities import index as advisories
 from computeops.hub.vulnerabilities.gates import Gate

@@ -21,8 +21,8 @@ from computeops.check.advisories.lookup import Index
 from computeops.check.findings import Finding, Gap, Scan, Verdict
 from computeops.check.inventory import Inventory, Package, System
 from computeops.errors import ComputeOpsError
-from computeops.hub.db import evidence
 from computeops.hub.state import Hub
+from computeops.hub.tables import evidence
 from computeops.hub.vulnerabilities.matching import finding
 from computeops.hub.vulnerabilities.tables import evidence_checks, findings, inventories, packages, systems
 from computeops.limits import LIMITS

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from computeops.errors import ComputeOpsError, ConflictError, FormatError, NotFoundError, TrustError, UsageError
-from computeops.hub.db import Database, collections, evidence, repositories, upsert
+from computeops.hub.db import Database, upsert
 from computeops.hub.facts import clean
 from computeops.hub.state import Hub
+from computeops.hub.tables import collections, evidence, repositories
 from computeops.hub.vulnerabilities import scans
 from computeops.hub.vulnerabilities.tables import evidence_checks, evidence_keys, verdicts
 from computeops.limits import LIMITS

@@ -14,8 +14,9 @@ from computeops.check.findings import Finding
 from computeops.errors import NotFoundError
 from computeops.hub import roles, webhooks
 from computeops.hub.auth import Caller
-from computeops.hub.db import Database, collections, recipes, repositories
-from computeops.hub.db import releases as release_rows
+from computeops.hub.db import Database
+from computeops.hub.tables import collections, recipes, repositories
+from computeops.hub.tables import releases as release_rows
 from computeops.hub.vulnerabilities.matching import finding
 from computeops.hub.vulnerabilities.tables import (
     events,

@@ -2,109 +2,26 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from chromium import Browser, answers, browsing, free_port
 from conftest import RunningHub
 from raw_http import Caller
 from shelf import until
 
 pytestmark = pytest.mark.browser
-_ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-
-
-class Browser:
-    """Chromium, driven by the WebDriver protocol (https://www.w3.org/TR/webdriver2/)."""
-
-    def __init__(self, port: int) -> None:
-        self._session = f"http://127.0.0.1:{port}/session"
-        arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        wanted = {"alwaysMatch": {"goog:chromeOptions": {"args": arguments}}}
-        self._session += "/" + self._ask("", {"capabilities": wanted})["sessionId"]
-
-    def _ask(self, path: str, body: dict[str, Any] | None = None, method: str = "") -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._session + path, data, {"Content-Type": "application/json"})
-        request.method = method or ("GET" if body is None else "POST")
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["value"]
-
-    def open(self, address: str) -> None:
-        self._ask("/url", {"url": address})
-
-    @property
-    def address(self) -> str:
-        return self._ask("/url")
-
-    @property
-    def source(self) -> str:
-        return self._ask("/source")
-
-    def find(self, xpath: str) -> str:
-        """Return the element, once the page has it: a click answers before the next page is there."""
-        found: list[dict[str, str]] = []
-
-        def there() -> bool:
-            found.extend(self._ask("/elements", {"using": "xpath", "value": xpath}))
-            return bool(found)
-
-        assert until(30, there), f"{self.address} has no {xpath}"
-        return found[0][_ELEMENT]
-
-    def click(self, xpath: str) -> None:
-        self._ask(f"/element/{self.find(xpath)}/click", {})
-
-    def fill(self, xpath: str, text: str) -> None:
-        element = self.find(xpath)
-        self._ask(f"/element/{element}/clear", {})
-        self._ask(f"/element/{element}/value", {"text": text})
-
-    def text(self, xpath: str) -> str:
-        return self._ask(f"/element/{self.find(xpath)}/text")
-
-    def cookies(self) -> list[dict[str, Any]]:
-        return self._ask("/cookie")
-
-    def close(self) -> None:
-        self._ask("", method="DELETE")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except urllib.error.HTTPError as error:
-        error.close()
-        return True
-    except OSError:
-        return False
 
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    port = free_port()
-    driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        assert until(20, lambda: answers(f"http://127.0.0.1:{port}/status"))
-        made = Browser(port)
+    with browsing() as made:
         yield made
-        made.close()
-    finally:
-        driver.terminate()
-        driver.wait(10)
 
 
 @pytest.fixture

@@ -336,7 +336,7 @@ class Forge:
 
     def __init__(self, desk: Desk, kind: str, *, ref: str = "refs/tags/v*") -> None:
         self.desk, self.kind = desk, kind
-        made = hooks.add(desk.hub, "bio/tool", kind, GIT, ref, "sub/folder", added_by="ada")
+        made = hooks.add(desk.hub, "bio", "bio/tool", kind, GIT, ref, "sub/folder", added_by="ada")
         self.path, self.secret = f"/hooks/{made.id}", made.secret
 
     def body(self, ref: str = "refs/tags/v1", commit: str | None = COMMIT, **more: Any) -> bytes:

@@ -170,10 +170,10 @@ class Worksite:
             time.sleep(0.05)
         return found
 
-    def worker(self, name: str = "one", *options: str) -> "Worker":
+    def worker(self, name: str = "one", *options: str, env: Mapping[str, str] | None = None) -> "Worker":
         argv = [sys.executable, "-m", "computeops", "hub", "workers", "add", name, "--data", str(self.hub.data)]
         token = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
-        made = self.workers[name] = Worker(self.hub.address, token, options)
+        made = self.workers[name] = Worker(self.hub.address, token, options, env or {})
         return made.start()
 
     def close(self) -> None:
@@ -186,13 +186,14 @@ class Worksite:
 class Worker:
     """A worker as its operator starts it, which can be killed with all that it has begun."""
 
-    def __init__(self, hub: str, token: str, options: tuple[str, ...]) -> None:
+    def __init__(self, hub: str, token: str, options: tuple[str, ...], env: Mapping[str, str]) -> None:
         self.hub, self.token, self.options = hub, token, options
         self.home = Path(tempfile.mkdtemp(prefix="cops-", dir="/tmp"))
         self.home.chmod(0o755)
         self.user = Scientist(self.home)
         self.state = self.home / "worker"
         self.python, self.env = python_for(self.user)
+        self.env = {**self.env, **env}
         self.process: subprocess.Popen[bytes] | None = None
 
     def argv(self) -> list[str]:

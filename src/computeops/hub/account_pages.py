@@ -10,6 +10,7 @@ from starlette.routing import Route
 from computeops.errors import DeniedError, UsageError
 from computeops.hub import accounts, audit, browser, pages, publishing, roles, webhooks
 from computeops.hub.auth import ACTIONS, ROLES, Caller, Scope
+from computeops.hub.pipelines import forms as pipeline_forms
 from computeops.hub.state import Hub
 from computeops.hub.vulnerabilities import forms
 
@@ -113,6 +114,7 @@ def _collection(hub: Hub, request: Request, new: str = "", what: str = "") -> Re
         "new": new,
         "what": what,
         **forms.shown(hub, caller, name),
+        **pipeline_forms.shown(hub, caller, name),
     }
     return pages.own_page(hub, request, "collection.html", shown)
 
@@ -177,10 +179,11 @@ _CHANGES: Mapping[str, tuple[str, Change]] = {
     "add robot": ("maintainer", _add_robot),
     "revoke robot": ("maintainer", _revoke_robot),
     **forms.CHANGES,
+    **pipeline_forms.CHANGES,
 }
 """What the forms of the page do, and the role that it takes."""
 _NOTED = ("person", "role", "public", "project", "ref", "repository", "publisher", "webhook", "name", "token")
-_ALL_NOTED = (*_NOTED, *forms.NOTED)
+_ALL_NOTED = (*_NOTED, *forms.NOTED, *pipeline_forms.NOTED)
 
 
 async def _change_collection(hub: Hub, request: Request) -> Response:

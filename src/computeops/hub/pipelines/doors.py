@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from starlette.routing import Route
 
-from computeops.errors import DeniedError, NotFoundError, UsageError
+from computeops.errors import DeniedError, NotFoundError
 from computeops.hub import manage, roles
 from computeops.hub.manage import Asked, Operation
 from computeops.hub.pipelines import hooks, rules, start, view
@@ -49,7 +49,7 @@ class StartedPipeline(Struct, frozen=True, kw_only=True):
 class Rebuilds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many different workers must have rebuilt a release before it is published."""
 
-    rebuilds: Annotated[int, Meta(ge=0, le=20)]
+    rebuilds: Annotated[int, Meta(ge=0, le=rules.MOST)]
 
 
 class NewHook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,7 +61,7 @@ class NewHook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`gitlab` or `github`."""
     git: str
     """Its address, as it is cloned without a password."""
-    ref: str = "refs/tags/*"
+    ref: str = hooks.ANY_TAG
     """Which branch or tags: `refs/heads/main`, `refs/tags/v*`."""
     folder: str = ""
     """Of the recipe, inside it."""
@@ -156,9 +156,8 @@ def _hooks(asked: Asked) -> list[HookEntry]:
 
 def _add_hook(asked: Asked) -> GivenHook:
     body = asked.body
-    if body.repository.rpartition("/")[0] != asked.collection:
-        raise UsageError(f"{body.repository[:200]} is not in the collection {asked.collection}")
-    made = hooks.add(asked.hub, body.repository, body.kind, body.git, body.ref, body.folder, added_by=asked.caller.name)
+    given = (body.repository, body.kind, body.git, body.ref, body.folder)
+    made = hooks.add(asked.hub, asked.collection, *given, added_by=asked.caller.name)
     return GivenHook(url=f"{asked.hub.base}/hooks/{made.id}", secret=made.secret)
 
 

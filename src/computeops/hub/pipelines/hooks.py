@@ -35,6 +35,7 @@ from computeops.hub.pipelines.words import Source
 from computeops.hub.state import Hub
 
 KINDS = ("gitlab", "github")
+ANY_TAG = "refs/tags/*"
 _BODY_BYTES = 25 * 1024 * 1024  # GitHub sends at most 25 MB
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REF = re.compile(r"refs/(heads|tags)/[A-Za-z0-9._/*+-]{1,200}")
@@ -159,21 +160,24 @@ def _remember(database: Database, hook: int, event: str) -> None:
 # what maintainers bind
 
 
-def add(hub: Hub, repository: str, kind: str, git: str, ref: str, folder: str, *, added_by: str) -> Hook:
-    """Let pushes to `git` start pipelines of `repository`; return the new hook with its secret.
+def add(
+    hub: Hub, collection: str, repository: str, kind: str, git: str, ref: str, folder: str, *, added_by: str
+) -> Hook:
+    """Let pushes to `git` start pipelines of `repository` in `collection`; return the new hook with its secret.
 
     Raises:
-        UsageError: something is no name or address, or not allowed.
+        UsageError: something is no name or address, of another collection, or not allowed.
         ConflictError: the collection has too many.
     """
     names.require(repository)
+    if repository.rpartition("/")[0] != collection:
+        raise UsageError(f"{repository[:200]} is not in the collection {collection}")
     if kind not in KINDS:
         raise UsageError(f"not a kind of hook: {kind[:40]!r}", hint=f"there are: {', '.join(KINDS)}")
     if not _REF.fullmatch(ref):
         raise UsageError(f"not a ref: {ref[:80]!r}", hint="write refs/heads/main or refs/tags/v*")
     start.check_git(hub, Source(git=git, commit="0" * 40, folder=folder.strip("/")))
     secret = _PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
-    collection = repository.rpartition("/")[0]
     row = {"collection": collection, "repository": repository, "kind": kind, "git": git, "folder": folder.strip("/")}
     row |= {"ref": ref, "secret": secret, "added_by": added_by}
     with hub.database.write() as connection:

@@ -17,8 +17,8 @@ from computeops.check import kinds
 from computeops.errors import ComputeOpsError, ConflictError, TrustError
 from computeops.hub import catalogue, contents, manifests, webhooks
 from computeops.hub.db import Repository
-from computeops.hub.pipelines import queue, start
-from computeops.hub.pipelines.tables import pipelines, rebuild_rules, workers
+from computeops.hub.pipelines import queue, rules, start
+from computeops.hub.pipelines.tables import pipelines, workers
 from computeops.hub.pipelines.words import (
     DONE,
     ENDED,
@@ -56,9 +56,6 @@ def publish(hub: Hub, worker: int, number: int, said: Report) -> Reply:
     with hub.database.read() as connection:
         row = queue.held(connection, worker, number, said.lease)
         key = connection.execute(sa.select(workers.c.key).where(workers.c.id == worker)).scalar_one()
-        wanted = connection.execute(
-            sa.select(rebuild_rules.c.rebuilds).where(rebuild_rules.c.collection == row.collection)
-        ).scalar()
     if row.state != RUNNING:
         return Reply(state=row.state, ending=row.ending, log_at=row.log_bytes)
     repository = hub.database.repository(row.repository)
@@ -69,7 +66,7 @@ def publish(hub: Hub, worker: int, number: int, said: Report) -> Reply:
         for one in said.made:
             _check(hub, repository, one, Key.read("worker", key.encode()))
         new: dict[str, Any] = {"images": [msgspec.to_builtins(one) for one in said.made], "builder": __version__}
-        if wanted:
+        if wanted := rules.rebuilds(hub.database, row.collection):
             _hold_back(hub, row, new, wanted)
             return Reply(state=PROVING, ending=False, log_at=row.log_bytes)
         _name(hub, repository, said.made)
@@ -210,10 +207,7 @@ def rebuilt(hub: Hub, repository_name: str) -> None:
     with hub.database.read() as connection:
         waiting = connection.execute(query).all()
         keys = _keys(connection)
-        rules = sa.select(rebuild_rules.c.rebuilds).where(
-            rebuild_rules.c.collection.in_([r.collection for r in waiting])
-        )
-        wanted = int(connection.execute(rules).scalar() or 0)
+    wanted = rules.rebuilds(hub.database, repository_name.rpartition("/")[0])
     repository = hub.database.repository(repository_name)
     for row in waiting if repository else ():
         assert repository is not None

@@ -5,6 +5,8 @@ import sqlalchemy as sa
 from computeops.hub.db import Database, upsert
 from computeops.hub.pipelines.tables import rebuild_rules
 
+MOST = 20
+
 
 def rebuilds(database: Database, collection: str) -> int:
     """Return how many workers must have rebuilt a release of the collection; 0: none."""

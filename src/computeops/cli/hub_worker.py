@@ -12,8 +12,6 @@ from computeops.cli.hub_accounts import DATA
 from computeops.cli.output import emit, json_option, table
 from computeops.config import Settings, environment
 from computeops.errors import NotFoundError, UsageError
-from computeops.run.model import memory as mebibytes
-from computeops.run.model import seconds as span
 
 _VARIABLE = "COMPUTEOPS_WORKER_TOKEN"
 
@@ -54,6 +52,8 @@ def worker_command(
     """
     from computeops.cli.ci import secret
     from computeops.hub.worker.agent import Agent, Post
+    from computeops.run.model import memory as mebibytes
+    from computeops.run.model import seconds as span
 
     environ = environment()
     token = secret(environ, token_env)

@@ -25,11 +25,11 @@ from computeops.hub import copies, migrations, records
 from computeops.hub.copies import KEY, RECORDS, TABLES, Reader, Writer
 from computeops.hub.dialects import open_dialect
 from computeops.hub.rebuild import Rebuilt, rebuild
+from computeops.hub.schema import metadata
 from computeops.hub.settings import FILE_NAME
 from computeops.hub.settings import in_folder as settings_in
 from computeops.hub.state import Hub
 from computeops.hub.storage import Storage, open_storage
-from computeops.hub.tables import metadata
 
 _MADE_ANEW = frozenset({"releases", "recipes", "evidence"})  # by the reindexing that ends a restore
 _ROWS = 500

@@ -10,10 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from computeops.errors import ComputeOpsError, NotFoundError, StorageError
 from computeops.hub import migrations, records
@@ -22,6 +21,9 @@ from computeops.hub.storage import Storage, blob_key
 from computeops.hub.storage.folder import Folder
 from computeops.hub.tables import collections, links, manifests, notes, repositories, tags
 from computeops.model import Digest
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 _T = TypeVar("_T")
 _REMEMBERED_BYTES = 128 * 1024 * 1024
@@ -304,14 +306,23 @@ def upsert(
 ) -> None:
     """Insert `row`; where its key (`on`, else the primary key) exists, keep the old row or change columns of it."""
     key = on or [column.name for column in table.primary_key]
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table).values(**row)
+    statement = _insert(connection, table).values(**row)
     if keep:
         connection.execute(statement.on_conflict_do_nothing(index_elements=key))
         return
     columns = change or [name for name in row if name not in key]
     new = {name: statement.excluded[name] for name in columns}
     connection.execute(statement.on_conflict_do_update(index_elements=key, set_=new))
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":
+    if connection.dialect.name == "postgresql":  # its module costs a start of the hub more than any other
+        from sqlalchemy.dialects.postgresql import insert
+
+        return insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from computeops.hub import manifests
 from computeops.hub.blobs import Blobs
 from computeops.hub.db import Database, Repository
 from computeops.hub.manifests import Manifest
-from computeops.image import convert, oci
+from computeops.image import oci
 from computeops.model import Digest
 
 EMPTY = b"{}"
@@ -60,6 +60,8 @@ class Making:
         raise NotFoundError(f"{repository.name} has no SIF, and none can be made: {self._failures[image.digest]}")
 
     def _make(self, repository: Repository, image: sa.Row[Any]) -> sa.Row[Any]:
+        from computeops.image import convert
+
         folder = self._folder / secrets.token_hex(16)
         try:
             self.lay_out(folder / "image", image)

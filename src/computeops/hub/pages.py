@@ -5,10 +5,10 @@ What people wrote is escaped by Jinja, and the Content-Security-Policy lets noth
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -18,6 +18,9 @@ from computeops.hub import browser, facts, present
 from computeops.hub.auth import ANYONE
 from computeops.hub.etag import tagged
 from computeops.hub.state import Hub
+
+if TYPE_CHECKING:
+    import jinja2
 
 HTML = "text/html"
 HEADERS = {
@@ -63,10 +66,13 @@ def common(hub: Hub, request: Request) -> dict[str, Any]:
 
 def render(template: str, values: Mapping[str, Any]) -> str:
     """Return the HTML of a template."""
-    return _TEMPLATES.get_template(template).render(values)
+    return _templates().get_template(template).render(values)
 
 
-def _templates() -> jinja2.Environment:
+@cache
+def _templates() -> "jinja2.Environment":
+    import jinja2
+
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
         autoescape=True,
@@ -82,5 +88,4 @@ def _templates() -> jinja2.Environment:
     return made
 
 
-_TEMPLATES = _templates()
 _STYLE = "/-/portal.css?" + hashlib.sha256(STATIC["portal.css"]).hexdigest()[:12]

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import ipaddress
 import re
 import signal
@@ -9,15 +10,15 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
-from starlette.types import ASGIApp
+from typing import TYPE_CHECKING
 
 from computeops.errors import StorageError, UsageError
-from computeops.hub.app import Role, create_app
 from computeops.hub.settings import Secrets, Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from computeops.hub.app import Role
 
 _BACKLOG = 1024
 _EXTERNAL = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?")
@@ -75,7 +76,7 @@ def serve(
     *,
     settings: Settings | None = None,
     secrets: Secrets | None = None,
-    role: Role = "all",
+    role: "Role" = "all",
     ready: Callable[[str], None],
 ) -> None:
     """Serve the hub in `data` until SIGTERM or SIGINT; call `ready` with its address once it accepts connections.
@@ -88,6 +89,9 @@ def serve(
     """
     place.check()
     with _reserved(place) as held:
+        gc.disable()  # nearly all that a start makes stays: to search it for rubbish is a tenth of the time
+        from computeops.hub.app import create_app
+
         app = create_app(data, base=place.external, settings=settings, secrets=secrets, role=role)
         asyncio.run(_serve(app, place, held.getsockname()[1], ready))
 
@@ -112,7 +116,11 @@ def _reserved(place: Place) -> socket.socket:
     return held
 
 
-async def _serve(app: ASGIApp, place: Place, port: int, ready: Callable[[str], None]) -> None:
+async def _serve(app: "ASGIApp", place: Place, port: int, ready: Callable[[str], None]) -> None:
+    from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
+    from granian.server.embed import Server
+
     server = Server(
         target=app,
         address=place.host,
@@ -135,6 +143,8 @@ async def _serve(app: ASGIApp, place: Place, port: int, ready: Callable[[str], N
         if serving.done() or await _accepts(place.host, port):
             break
         await asyncio.sleep(_POLL_SECONDS)
+    gc.freeze()
+    gc.enable()
     if not serving.done():
         ready(place.address(port))
     try:

@@ -35,7 +35,7 @@ async def send_blob(
     asked = header(scope, b"range")
     if not asked or (part := _range(asked, size)) is None:
         await _start(send, 200, {"content-length": str(size), **headers})
-        await _whole(scope, send, storage, key, size)
+        await _part(scope, send, storage.stream(key, 0, size))
         return
     begin, end = part
     if begin >= end:
@@ -60,14 +60,6 @@ def _range(asked: str, size: int) -> tuple[int, int] | None:
 async def _start(send: Send, status: int, headers: Mapping[str, str]) -> None:
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
-
-
-async def _whole(scope: Scope, send: Send, storage: Storage, key: str, size: int) -> None:
-    path = storage.local(key)
-    if scope["method"] != "HEAD" and size and path and "http.response.pathsend" in scope.get("extensions", {}):
-        await send({"type": "http.response.pathsend", "path": str(path)})
-    else:
-        await _part(scope, send, storage.stream(key, 0, size))
 
 
 async def _part(scope: Scope, send: Send, chunks: AsyncIterator[bytes]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from asyncio import to_thread
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -13,7 +14,9 @@ from computeops.errors import LimitError, NotFoundError
 from computeops.hub.storage import Entry
 
 _FLUSH = 1024 * 1024
-_CHUNK = 512 * 1024  # 64 KiB, as frameworks take, costs three to five times
+_CHUNK = 512 * 1024
+_LEAST, _MOST = 64 * 1024, 1024 * 1024  # of what is read at once to be sent: many small pieces cost three times as much
+_SLOW_SECONDS = 0.02
 _NO_WAIT: int = getattr(os, "RWF_NOWAIT", 0)  # Linux
 _GONE = "no such upload; it may be finished, cancelled or too old"
 
@@ -115,12 +118,16 @@ class Folder:
             raise NotFoundError(f"no object {key}") from None
 
     async def stream(self, key: str, begin: int, end: int) -> AsyncIterator[bytes]:
-        """Yield the bytes from `begin` to `end`."""
-        path = self.local(key)
+        """Yield the bytes from `begin` to `end`.
+
+        The pieces grow while they are taken at once and shrink when one has to wait, because the server keeps a few for
+        each reader: a thousand slow ones must not fill the memory.
+        """
+        path, size = self.local(key), _LEAST
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             while begin < end:
-                count = min(_CHUNK, end - begin)
+                count = min(size, end - begin)
                 if _in_memory(descriptor, begin, count):
                     chunk = os.pread(descriptor, count, begin)
                 else:
@@ -128,7 +135,10 @@ class Folder:
                 if not chunk:
                     raise OSError(f"{path} ends at {begin}, not {end}")
                 begin += len(chunk)
+                given = time.monotonic()
                 yield chunk
+                slow = time.monotonic() - given > _SLOW_SECONDS
+                size = max(size // 2, _LEAST) if slow else min(size * 2, _MOST)
         finally:
             os.close(descriptor)
 

@@ -265,6 +265,14 @@ def test_equal_files_are_stored_once_and_zeros_not_at_all(tmp_path: Path) -> Non
     assert unpacked(out) == contents
 
 
+def test_files_that_differ_only_in_where_their_zeros_stand_are_different(tmp_path: Path) -> None:
+    block = os.urandom(128 * 1024)
+    contents = {"a": bytes(len(block)) + block, "b": block + bytes(len(block))}
+    items: list[Item] = [(Entry("", Kind.DIRECTORY, 0o755), ())]
+    items += [(Entry(name, Kind.FILE, size=len(data)), [data]) for name, data in contents.items()]
+    assert unpacked(write(tmp_path / "x", items)) == contents
+
+
 def test_a_tree_that_is_out_of_order_is_refused(tmp_path: Path) -> None:
     root = Entry("", Kind.DIRECTORY, 0o755)
     for wrong in (Entry("b/a", Kind.FILE), Entry("a", Kind.FILE), Entry("c", Kind.HARDLINK, target="d")):

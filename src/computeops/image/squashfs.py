@@ -22,8 +22,8 @@ from typing import Self
 
 from computeops.errors import BuildError, StorageError
 from computeops.image.squashfs_format import COMPRESSORS, SUPERBLOCK, UNCOMPRESSED_DATA, UNCOMPRESSED_METADATA
-from computeops.image.squashfs_tables import Content, Header, Node, Tables
-from computeops.image.tree import Entry, Item, Kind
+from computeops.image.squashfs_tables import Content, Header, Tables
+from computeops.image.tree import Item, Kind
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -48,15 +48,14 @@ class _Large:
 
     def __init__(self, content: Content, size: int) -> None:
         self.content = content
-        self.known = hashlib.sha256(b"%d" % size)
-        """Of what is written, which is much less than what was read: equal files have equal blocks."""
+        self.known = [b"%d" % size]
+        """Size, and digests of what is written, which is much less than what was read; equal files have equal ones."""
 
     def add(self, packed: "_Packed") -> None:
         """Take the next block."""
         self.content.blocks.append(packed.length)
         self.content.sparse += 0 if packed.length else packed.size
-        self.known.update(packed.length.to_bytes(4, "little"))
-        self.known.update(packed.data)
+        self.known.append(packed.known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +67,8 @@ class _Packed:
     """As an inode has it: with the flag of a block that is not compressed; 0 for zeros."""
     size: int
     """Before it was compressed; 0 is no block, but the end of a file."""
+    known: bytes = b""
+    """SHA-256 of `data` where it is a file's; zeros for zeros."""
 
 
 class SquashfsWriter:
@@ -114,21 +115,17 @@ class SquashfsWriter:
         """
         for entry, data in items:
             node = self._tables.add(entry)
-            if entry.kind is Kind.FILE and entry.size:
-                node.content = Content()
-                yield entry, self._data(entry, data, node)
-            else:
+            if entry.kind is not Kind.FILE or not entry.size:
                 yield entry, data
+            elif entry.size < BLOCK_SIZE:
+                whole = b"".join(data)
+                node.content = self._tail(whole)
+                yield entry, (whole,)
+            else:
+                node.content = Content()
+                yield entry, self._blocks_of(data, _Large(node.content, entry.size))
 
-    def _data(self, entry: Entry, data: Iterable[bytes], node: Node) -> Iterator[bytes]:
-        if entry.size < BLOCK_SIZE:
-            parts = []
-            for chunk in data:
-                parts.append(chunk)
-                yield chunk
-            node.content = self._tail(parts[0] if len(parts) == 1 else b"".join(parts))
-            return
-        large = _Large(node.content, entry.size)
+    def _blocks_of(self, data: Iterable[bytes], large: "_Large") -> Iterator[bytes]:
         rest: _Buffer = b""
         for chunk in data:
             yield chunk
@@ -192,7 +189,8 @@ class SquashfsWriter:
 
     def _end_file(self, large: _Large) -> None:
         """Take back what was written of a file if an equal one is there."""
-        first = self._large.setdefault(large.known.digest(), large.content.start)
+        known = hashlib.sha256(b"".join(large.known)).digest()
+        first = self._large.setdefault(known, large.content.start)
         if first != large.content.start:
             self._at, large.content.start = large.content.start, first
             self._file.seek(self._offset + self._at)
@@ -241,9 +239,12 @@ def _pack(block: _Buffer, compress: _Compress, *, holes: bool) -> _Packed:
     if not size:
         return _Packed(b"", 0, 0)
     if holes and not block[0] and block == _ZEROS[:size]:
-        return _Packed(b"", 0, size)
-    packed = compress(block)
-    return _Packed(packed, len(packed), size) if len(packed) < size else _Packed(block, size | UNCOMPRESSED_DATA, size)
+        return _Packed(b"", 0, size, _ZEROS[:32])
+    data: _Buffer = compress(block)
+    length = len(data)
+    if length >= size:
+        data, length = block, size | UNCOMPRESSED_DATA
+    return _Packed(data, length, size, hashlib.sha256(data).digest() if holes else b"")
 
 
 def _compressor(compression: str, level: int) -> _Compress:

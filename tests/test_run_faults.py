@@ -1,5 +1,7 @@
 """Jobs that are cancelled, lost, asked for after a crash, or submitted to a scheduler that does not answer."""
 
+import contextlib
+import json
 import os
 import shlex
 import signal
@@ -23,6 +25,12 @@ def user(request: pytest.FixtureRequest) -> Iterator[User]:
 
 
 local = pytest.mark.parametrize("user", ["local"], indirect=True, scope="session")
+daemons = pytest.mark.parametrize(
+    "user",
+    [pytest.param(one, marks=getattr(pytest.mark, one)) for one in SCHEDULERS if one != "local"],
+    indirect=True,
+    scope="session",
+)
 on_slurm = pytest.mark.parametrize(
     "user", [pytest.param("slurm", marks=pytest.mark.slurm)], indirect=True, scope="session"
 )
@@ -274,18 +282,65 @@ def test_a_job_that_slurm_ended_and_forgot_is_never_a_success(user: User) -> Non
     assert user.jobs(job)[0]["state"] == "lost"
 
 
-@on_slurm
-def test_a_scheduler_that_does_not_answer_is_no_end_of_a_job(user: User) -> None:
-    job = user.submit("--", "-c", "sleep 2")
+@daemons
+def test_a_scheduler_that_dies_in_the_middle_loses_nothing(user: User) -> None:
+    """Its daemon is killed while jobs run and wait, and a client waits; and is started again."""
+    wait = ["submit", "--on", user.scheduler, "--wait", user.image, "--", "-c", _UNTIL, "sh", "now", "4"]
+    with user.start(*wait, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client, contextlib.ExitStack() as end:
+        end.callback(client.kill)
+        _dies_and_comes_back(user)
+        assert client.wait(60) == 4
+
+
+_UNTIL = 'while [ ! -e "$1" ]; do sleep 0.1; done; exit "$2"'
+
+
+def _dies_and_comes_back(user: User) -> None:
     assert user.daemons is not None
+    running = user.submit("--", "-c", _UNTIL, "sh", "now", "3")
+    user.until(running, states={"running"})
+    later = user.submit("--", "-c", _UNTIL, "sh", "later", "0")
+    waiting = user.submit("--after", later, "--", "-c", "echo after")
+    restart = SCHEDULERS[user.scheduler].crash(user.daemons, f"-{waiting}")
+    quick = _impatient(user)
+    (told, asked, out), (refused, _, why), (cancelled, _, because) = user.many(
+        [
+            ["jobs", "--json", running, waiting],
+            ["submit", "--on", user.scheduler, user.image, "--", "-c", "echo once"],
+            ["cancel", later],
+        ],
+        [quick] * 3,
+    )
+    assert (told, refused, cancelled) == (0, 17, 17), (out, why, because)
+    assert {(one["state"], one["reason"].partition(" answer")[0]) for one in json.loads(asked)} == {
+        ("unknown", f"{user.scheduler} does not")
+    }
+    assert "before you submit it again, ask: computeops jobs" in why
+    assert f"the job goes on; try again: computeops cancel {later}" in because
+    (user.home / "now").touch()
+    while (user.folder(running) / "exits/0.running").exists():
+        time.sleep(0.1)
+    (ended,) = json.loads(user("jobs", "--json", running, env=quick).stdout)
+    assert (ended["state"], ended["code"]) == ("failed", 3)  # its own file tells, with no scheduler at all
+
+    restart()
+    unsure = why.rpartition("computeops jobs ")[2].strip()
+    found = {one["id"]: (one["state"], one["native"]) for one in user.jobs(later, waiting, unsure)}
+    assert {found[later][0], found[waiting][0]} <= {"running", "waiting"}, found
+    assert found[unsure] == ("unknown", ""), "nobody took it"
+    os.utime(user.folder(unsure) / "missing", (0, 0))
+    (user.home / "later").touch()
+    ends = [(one["state"], one["code"]) for one in user.until(later, waiting, unsure)]
+    assert ends == [("succeeded", 0), ("succeeded", 0), ("lost", None)]
+    assert user.logs(waiting)[0] == "after\n"
+
+
+def _impatient(user: User) -> dict[str, str]:
+    """What makes the scheduler's own commands give up early where it does not answer."""
+    assert user.daemons is not None
+    if user.scheduler != "slurm":
+        return {}
     conf = Path(user.daemons.env["SLURM_CONF"])
-    down = conf.with_name("down.conf")
-    text = conf.read_text() + "MessageTimeout=2\n"
-    down.write_text(text.replace("SlurmctldPort=", "SlurmctldPort=1 #"))
-    done = user("jobs", job, env={"SLURM_CONF": str(down)})
-    assert done.returncode == 0
-    assert b"unknown" in done.stdout
-    refused = user("submit", "--on", "slurm", user.image, env={"SLURM_CONF": str(down)})
-    assert refused.returncode == 17
-    assert b"before you submit it again, ask" in refused.stderr
-    assert user.until(job)[0]["state"] == "succeeded"
+    quick = conf.with_name("quick.conf")
+    quick.write_text(conf.read_text() + "MessageTimeout=2\n")
+    return {"SLURM_CONF": str(quick)}

@@ -46,6 +46,12 @@ class Daemons:
         """The daemon that was started first."""
         return self._running[0]
 
+    def killed(self, name: str) -> None:
+        """End a daemon as a crash would."""
+        (process,) = (one for one in self._running if name in Path(str(one.args[0])).name and one.poll() is None)
+        process.kill()
+        process.wait()
+
     def run(self, argv: Sequence[str | Path], *, check: bool = True) -> str:
         """Run one of its commands to the end."""
         done = subprocess.run(

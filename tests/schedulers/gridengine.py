@@ -3,6 +3,7 @@
 import re
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from schedulers.daemons import Daemons, free_port
@@ -43,10 +44,21 @@ def up() -> Daemons:
         "SGE_ARCH": "lx-amd64",
     }
     _initialise(grid)
-    grid.start([_BIN / "sge_qmaster"], env={"SGE_ND": "1"})
-    grid.wait(lambda: host in grid.run([_BIN / "qconf", "-sh"], check=False))
+    _master(grid)
     _configure(grid, host)
     return grid
+
+
+def _master(grid: Daemons) -> None:
+    grid.start([_BIN / "sge_qmaster"], env={"SGE_ND": "1"})
+    grid.wait(lambda: grid.run([_BIN / "qconf", "-sh"], check=False).strip() != "")
+
+
+def crash(grid: Daemons, saved: str) -> Callable[[], None]:
+    """Kill the master, which has every job on its disk at once; return what starts it again."""
+    assert saved
+    grid.killed("sge_qmaster")
+    return lambda: _master(grid)
 
 
 def _initialise(grid: Daemons) -> None:

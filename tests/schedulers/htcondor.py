@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 
 from schedulers.daemons import Daemons, free_port
 
@@ -17,6 +18,16 @@ def up() -> Daemons:
     condor.wait(lambda: "slot" in condor.run(["condor_status", "-af", "Name"], check=False))
     condor.wait(lambda: bool(condor.run(["condor_status", "-schedd", "-af", "Name"], check=False).strip()))
     return condor
+
+
+def crash(condor: Daemons, saved: str) -> Callable[[], None]:
+    """Kill the schedd, which has every job on its disk at once; its master starts it again, and that is waited for."""
+    assert saved
+    (schedd,) = condor.run(["pgrep", "-P", str(condor.master.pid), "condor_schedd"]).split()
+    os.kill(int(schedd), signal.SIGKILL)
+    return lambda: condor.wait(
+        lambda: condor.run(["condor_q", "-allusers", "-af", "ClusterId"], check=False).strip() != ""
+    )
 
 
 def down(condor: Daemons) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import stat
+from collections.abc import Callable
 
 from schedulers.daemons import Daemons, free_port
 
@@ -31,13 +32,23 @@ def up(*, accounting: bool = False) -> Daemons:
     if accounting:
         slurm.wait(lambda: "Cluster" in slurm.run(["sacctmgr", "show", "cluster"], check=False))
         slurm.run(["sacctmgr", "-i", "add", "cluster", "computeops"], check=False)
-    slurm.start(["/usr/sbin/slurmctld", "-D", "-i", "-f", conf])
-    # A node whose first registration is lost would be unknown for half a minute.
-    slurm.wait(lambda: "is UP" in slurm.run(["scontrol", "ping"], check=False))
+    _controller(slurm)  # a node whose first registration is lost would be unknown for half a minute
     for node in ("n1", "n2"):
         slurm.start(["/usr/sbin/slurmd", "-D", "-N", node, "-f", conf])
     slurm.wait(lambda: slurm.run(["sinfo", "-h", "-p", "debug", "-t", "idle", "-o", "%D"], check=False).strip() == "2")
     return slurm
+
+
+def _controller(slurm: Daemons) -> None:
+    slurm.start(["/usr/sbin/slurmctld", "-D", "-i", "-f", slurm.env["SLURM_CONF"]])
+    slurm.wait(lambda: "is UP" in slurm.run(["scontrol", "ping"], check=False))
+
+
+def crash(slurm: Daemons, saved: str) -> Callable[[], None]:
+    """Kill the controller once the job called `saved` is on its disk; return what starts it again."""
+    slurm.wait(lambda: saved.encode() in (slurm.folder / "ctld/job_state").read_bytes())
+    slurm.killed("slurmctld")
+    return lambda: _controller(slurm)
 
 
 def _munge(slurm: Daemons) -> None:

@@ -159,7 +159,7 @@ def look(chosen: Sequence[Record]) -> dict[str, States]:
         try:
             seen = load(on).states(group)
         except SchedulerError as error:
-            silent = State(Phase.UNKNOWN, None, error.message.splitlines()[0])
+            silent = State(Phase.UNKNOWN, None, f"{on} does not answer: {error.message.splitlines()[-1].strip()}")
             known |= {one.id: _merge(one, known[one.id], Seen(rest=silent)) for one in group}
             continue
         for one in group:
@@ -270,10 +270,22 @@ def cancel(chosen: Iterable[Record], jobs: Records) -> None:
     """End those of `chosen` that have not ended.
 
     Raises:
-        SchedulerError: a scheduler does not answer.
+        SchedulerError: a scheduler does not answer, and the job goes on.
     """
     for record in chosen:
-        if summary(look([record])[record.id]).phase.ended:
+        if _has_ended(record):
             continue
         jobs.mark_cancelled(record)
-        load(record.on).cancel(jobs.get(record.id))  # read again: `look` may have learnt the scheduler's name for it
+        known = jobs.get(record.id)  # read again: `look` may have learnt the scheduler's name for it
+        try:
+            load(record.on).cancel(known)
+        except SchedulerError as error:
+            if not _has_ended(known):  # it might have, in between: then there was nothing to cancel
+                jobs.unmark_cancelled(record)
+                raise SchedulerError(
+                    error.message, hint=f"the job goes on; try again: computeops cancel {record.id}"
+                ) from error
+
+
+def _has_ended(record: Record) -> bool:
+    return summary(look([record])[record.id]).phase.ended

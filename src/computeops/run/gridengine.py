@@ -103,12 +103,12 @@ def states(records: Sequence[Record]) -> Mapping[str, Seen]:
 
 
 def cancel(record: Record) -> None:
-    """Delete it; what ended already is no error.
+    """Delete it.
 
     Raises:
-        SchedulerError: it does not answer.
+        SchedulerError: it does not answer, or there is nothing to end.
     """
-    handover.ask(["qdel", record.native], fine=(0, 1))
+    handover.ask(["qdel", record.native])
 
 
 def _queue(records: Sequence[Record], answer: str) -> dict[str, Seen]:

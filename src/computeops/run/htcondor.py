@@ -187,10 +187,10 @@ def cancel(record: Record) -> None:
     """Remove it and its watcher from the queue.
 
     Raises:
-        SchedulerError: it does not answer.
+        SchedulerError: it does not answer, or there is nothing to end.
     """
     both = f'{ID} =?= "{record.id}" || {_WATCHES} =?= "{record.id}"'
-    handover.ask(["condor_rm", "-constraint", both], fine=(0, 1))
+    handover.ask(["condor_rm", "-constraint", both])
 
 
 def _any(ids: Mapping[str, Record]) -> str:

@@ -115,12 +115,12 @@ def states(records: Sequence[Record]) -> Mapping[str, Seen]:
 
 
 def cancel(record: Record) -> None:
-    """Kill it; what ended already is no error.
+    """Kill it.
 
     Raises:
-        SchedulerError: it does not answer.
+        SchedulerError: it does not answer, or there is nothing to end.
     """
-    handover.ask(["bkill", record.native], fine=(0, 255))
+    handover.ask(["bkill", record.native])
 
 
 def _state(job: Mapping[str, Any]) -> State:

@@ -241,7 +241,7 @@ class Scheduler(Protocol):
         """End all its tasks that have not ended.
 
         Raises:
-            SchedulerError: it does not answer.
+            SchedulerError: it does not answer; where all have ended already, it may say so.
         """
         ...
 

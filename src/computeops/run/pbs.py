@@ -107,12 +107,12 @@ def states(records: Sequence[Record]) -> Mapping[str, Seen]:
 
 
 def cancel(record: Record) -> None:
-    """Delete it; what ended already (35) or is not known any more (153) is no error.
+    """Delete it.
 
     Raises:
-        SchedulerError: it does not answer.
+        SchedulerError: it does not answer, or there is nothing to end.
     """
-    handover.ask(["qdel", record.native], fine=(0, 35, 153))
+    handover.ask(["qdel", record.native])
 
 
 def _number(native: str) -> str:

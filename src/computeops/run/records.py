@@ -88,6 +88,10 @@ class Records:
         with contextlib.suppress(FileExistsError):  # its time is that of the first wish
             (record.folder / "cancelled").touch(exist_ok=False)
 
+    def unmark_cancelled(self, record: Record) -> None:
+        """Forget that wish: nobody could be told of it."""
+        (record.folder / "cancelled").unlink(missing_ok=True)
+
     def get(self, identity: str) -> Record:
         """Return the job with this id, or the only one whose id begins so.
 

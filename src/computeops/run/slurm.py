@@ -96,12 +96,12 @@ def states(records: Sequence[Record]) -> Mapping[str, Seen]:
 
 
 def cancel(record: Record) -> None:
-    """End its tasks; those that ended already are no error.
+    """End its tasks.
 
     Raises:
-        SchedulerError: it does not answer.
+        SchedulerError: it does not answer, or there is nothing to end.
     """
-    handover.ask(["scancel", "--quiet", record.native], fine=(0, 1))
+    handover.ask(["scancel", "--quiet", record.native])
 
 
 def _options(record: Record, after: Sequence[Record]) -> list[str]:

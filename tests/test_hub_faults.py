@@ -13,12 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from backends import CHOSEN, furnish, s3, settings, start_postgresql, start_s3
+from backends import CHOSEN, s3, settings, start_postgresql, start_s3
 from computeops.model import Digest
 from conftest import RunningHub
 from raw_http import Caller
@@ -243,77 +243,6 @@ def test_a_full_disk(tmp_path: Path) -> None:
         if hub.process:
             hub.stop()
         subprocess.run(["umount", str(disk)], check=True)
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[list[RunningHub]]:
-    """Two hubs that share a PostgreSQL server and a bucket."""
-    furnish(tmp_path / "one/hub", database="postgresql", storage="s3")
-    (tmp_path / "two/hub").mkdir(parents=True)
-    shutil.copy(tmp_path / "one/hub/hub.toml", tmp_path / "two/hub/hub.toml")
-    hubs = [RunningHub(tmp_path / name / "hub").start() for name in ("one", "two")]
-    try:
-        yield hubs
-        for hub in hubs:
-            assert "Traceback" not in hub.log()
-    finally:
-        for hub in hubs:
-            if hub.process:
-                hub.stop()
-
-
-@pytest.mark.postgresql
-class TestSite:
-    def test_an_upload_goes_from_one_to_the_other(self, site: list[RunningHub]) -> None:
-        token = site[0].token("push:bio/*")
-        one, two = (Caller(hub.address, token) for hub in site)
-        data = os.urandom(3_000_000)
-        place = one("POST", f"{REPO}/blobs/uploads/").headers["location"]
-        assert two("PATCH", place, data[:1_000_000]).headers["range"] == "0-999999"
-        assert one("PATCH", place, data[1_000_000:2_000_000]).headers["range"] == "0-1999999"
-        assert two("PUT", f"{place}?digest={Digest.of(data)}", data[2_000_000:]).status == 201
-        assert one.get(f"{REPO}/blobs/{Digest.of(data)}", Range="bytes=999990-1000009").body == data[999990:1000010]
-
-    def test_what_one_did_the_other_knows_at_once(self, site: list[RunningHub]) -> None:
-        token = site[0].token("delete:bio/*")
-        one, two = (Caller(hub.address, token) for hub in site)
-        for number in range(10):
-            digest, _ = push_image(one, "moving", b"%d" % number)
-            assert two.get(f"{REPO}/manifests/moving").headers["docker-content-digest"] == digest
-        assert two("DELETE", f"{REPO}/manifests/moving").status == 202
-        assert one.get(f"{REPO}/manifests/moving").status == 404
-        session = one.get("/auth/token?service=x").json["token"]
-        assert Caller(site[1].address, session).get("/v2/").status == 200  # both have one key
-
-    def test_one_tag_at_once(self, site: list[RunningHub]) -> None:
-        token = site[0].token("push:bio/*")
-        callers = [Caller(hub.address, token) for hub in site]
-        pushed: dict[str, bytes] = {}
-
-        def push(caller: Caller, number: int) -> None:
-            digest, _ = push_image(caller, "same", b"%d" % number)
-            pushed[digest] = b"%d" % number
-
-        threads = [threading.Thread(target=push, args=(callers[n % 2], n)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(pushed) == 8
-        before = {caller.get(f"{REPO}/manifests/same").headers["docker-content-digest"] for caller in callers}
-        assert len(before) == 1
-        assert computeops("hub", "reindex", "--data", site[0].data).returncode == 0
-        assert {caller.get(f"{REPO}/manifests/same").headers["docker-content-digest"] for caller in callers} == before
-
-    def test_one_work_on_the_storage_at_a_time(self, site: list[RunningHub]) -> None:
-        from computeops.hub.state import Hub
-
-        hub = Hub.open(site[0].data)
-        with hub.database.exclusive("storage") as free:
-            assert free
-            assert computeops("hub", "gc", "--data", site[1].data).returncode == 6
-        hub.database.close()
-        assert computeops("hub", "gc", "--data", site[1].data).returncode == 0
 
 
 own_servers = pytest.mark.skipif(

@@ -12,7 +12,7 @@ import pytest
 from computeops import build
 from computeops.build import guix
 from computeops.errors import BuildError, RecipeError
-from computeops.recipe import load
+from computeops.recipe import digest, load
 
 STANDIN = r"""#!/bin/sh
 # A stand-in for guix: the same words, the same kind of answers, a store in the folder beside it.
@@ -104,7 +104,6 @@ def test_the_lock_has_the_commits_and_the_derivation_and_only_that_is_realised(f
     assert derivation.uri == f"guix:{store}/{'1' * 32}-tarball-pack.tar.drv"
     assert build.Lock.from_json(build.write_lock(folder, pinned).read_bytes()) == pinned
 
-    (folder / "channels.scm").unlink()  # a release has the recipe, its build file and the lock
     made = run(folder, tmp_path, pinned)
     assert (store / "realised").read_text() == f"{derivation.uri.removeprefix('guix:')}\n"
     assert made.materials == pinned.materials
@@ -113,6 +112,18 @@ def test_the_lock_has_the_commits_and_the_derivation_and_only_that_is_realised(f
     assert found["bin"].target == f"/gnu/store/{'3' * 32}-profile/bin"
     assert found[f"gnu/store/{'3' * 32}-profile/bin/hello"].mode == 0o555
     assert "etc/resolv.conf" in found
+
+
+def test_other_channels_make_the_lock_stale(folder: Path, tmp_path: Path) -> None:
+    pinned = lock(folder, tmp_path)
+    build.write_lock(folder, pinned)
+    assert not [one for one in build.unpinned(folder, load(folder)) if "another state" in one]
+    before = digest(folder)
+    (folder / "channels.scm").write_text('(list (channel (name \'guix) (url "https://y")))\n')
+    assert [one for one in build.unpinned(folder, load(folder)) if "another state" in one]
+    assert digest(folder) != before
+    with pytest.raises(RecipeError, match="another state"):
+        run(folder, tmp_path, pinned)
 
 
 def test_what_is_not_what_the_lock_says_is_not_built(folder: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_the_schema_is_json() -> None:
     assert "package" in json.dumps(json.loads(computeops("schema").stdout))
 
 
-@pytest.mark.parametrize("builder", ["debian", "dockerfile", "apptainer", "python", "conda", "guix"])
+@pytest.mark.parametrize("builder", ["debian", "dockerfile", "apptainer", "python", "conda", "guix", "spack"])
 def test_a_new_recipe_is_good_has_a_test_and_is_never_written_over_another(tmp_path: Path, builder: str) -> None:
     folder = tmp_path / "tools/my-tool"
     done = computeops("new", folder, "--builder", builder)
@@ -90,6 +90,8 @@ def test_a_new_recipe_is_good_has_a_test_and_is_never_written_over_another(tmp_p
         ("requirements.txt", "six==1.17.0\n", "python"),
         ("environment.yml", "dependencies:\n  - samtools =1.21\n", "conda"),
         ("manifest.scm", '(specifications->manifest (list "bash"))\n', "guix"),
+        ("env.yaml", "name: x\ndependencies:\n  - samtools =1.21\n", "conda"),
+        ("spack.yaml", "spack:\n  specs: [samtools@1.19]\n", "spack"),
         ("pyproject.toml", '[project]\nname = "x"\ndependencies = ["six==1.17.0"]\n', "python"),
     ],
 )
@@ -107,15 +109,16 @@ def test_what_cannot_become_a_recipe_is_told(tmp_path: Path) -> None:
     assert computeops("new", tmp_path / "My Tool").returncode == 2
     assert computeops("new", tmp_path / "tool", "--builder", "make").returncode == 2
     assert computeops("new", tmp_path / "tool", "--from", tmp_path / "missing").returncode == 5
-    (tmp_path / "spack.yaml").write_text("spack: {specs: [samtools]}\n")
-    done = computeops("new", tmp_path / "tool", "--from", tmp_path / "spack.yaml")
+    (tmp_path / "pixi.toml").write_text("[workspace]\n")
+    done = computeops("new", tmp_path / "tool", "--from", tmp_path / "pixi.toml")
     assert done.returncode == 2
-    assert "is for Spack" in done.stderr
-    (tmp_path / "spack.yaml").unlink()
-    (tmp_path / "file").write_bytes(b"\0\xff")
-    done = computeops("new", tmp_path / "tool", "--from", tmp_path / "file")
-    assert done.returncode == 2
-    assert "--builder" in done.stderr
+    assert "is for pixi" in done.stderr
+    (tmp_path / "pixi.toml").unlink()
+    for content, said in ((b"\0\xff", "is no text"), (b"all:\n", "--builder")):
+        (tmp_path / "file").write_bytes(content)
+        done = computeops("new", tmp_path / "tool", "--from", tmp_path / "file")
+        assert done.returncode == 2
+        assert said in done.stderr
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 

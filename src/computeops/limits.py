@@ -15,6 +15,12 @@ class Limits:
     """A computeops.toml."""
     build_file_bytes: int = 4 * MIB
     """A build.sh, Dockerfile or definition file."""
+    taken_bytes: int = 64 * MIB
+    """What `new --from` copies of the files that a build file takes from beside it."""
+    taken_files: int = 1000
+    """How many of these."""
+    solved_bytes: int = 64 * MIB
+    """How Spack concretised an environment, or the list of its archives."""
     build_log_bytes: int = 256 * MIB
     """What a build prints; of more, the beginning is kept, and the end in the error."""
     manifest_bytes: int = 4 * MIB

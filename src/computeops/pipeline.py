@@ -477,9 +477,8 @@ def _archive(folder: Path, recipe: "Recipe", pinned: "Lock", release: "Release",
     from computeops.build.model import LOCK_NAME
 
     shutil.rmtree(release.folder, ignore_errors=True)
-    for name in (recipes.FILE_NAME, recipe.build.file):
-        if name:
-            release.add("recipe", Path(name).name, (folder / name).read_bytes())
+    for name in (recipes.FILE_NAME, *recipes.build_files(folder, recipe)):
+        release.add("recipe", Path(name).name, (folder / name).read_bytes())
     release.add("recipe", LOCK_NAME, json.dumps(pinned.as_json(), indent=1).encode() + b"\n")
     for source in pinned.of_role("source"):
         release.add_copy("sources", source.name, settings.cache / "sources" / source.digest.hex)

@@ -21,10 +21,12 @@ from computeops.spdx import license_fault
 from computeops.toml_lines import Key, lines_of
 
 FILE_NAME = "computeops.toml"
-BUILDERS = ("debian", "dockerfile", "apptainer", "python", "conda", "guix")
+BUILDERS = ("debian", "dockerfile", "apptainer", "python", "conda", "guix", "spack")
 """The builders that come with ComputeOps."""
-ON_DEBIAN = ("debian", "python", "conda")
+ON_DEBIAN = ("debian", "python", "conda", "spack")
 """Those that begin with packages of Debian."""
+BESIDE = {"guix": ("channels.scm",)}
+"""What a builder reads beside its build file, where it is there."""
 
 _END = r"$(?!\n)"
 
@@ -316,13 +318,19 @@ def parse(
     return recipe
 
 
+def build_files(folder: Path, recipe: Recipe) -> list[str]:
+    """Return the names of the files that say how the root filesystem is made: the build file, and what goes with it."""
+    beside = [one for one in BESIDE.get(recipe.build.builder, ()) if (folder / one).is_file()]
+    return [recipe.build.file, *beside] if recipe.build.file else beside
+
+
 def digest(folder: Path) -> Digest:
-    """Return the digest of the recipe in `folder`: over computeops.toml and the build file it names.
+    """Return the digest of the recipe in `folder`: over computeops.toml and its build files.
 
     It is the SHA-256 of one line `sha256  name` for each, sorted by name, as `sha256sum` prints them.
     """
     recipe = load(folder)
-    names = sorted({FILE_NAME, recipe.build.file} - {""})
+    names = sorted({FILE_NAME, *build_files(folder, recipe)})
     lines = [f"{Digest.of((folder / name).read_bytes()).hex}  {name}\n" for name in names]
     return Digest.of("".join(lines).encode())
 

@@ -17,7 +17,7 @@ from computeops.build import sources
 from computeops.build.model import LOCK_NAME, Builder, Built, Job, Lock, Material, Place
 from computeops.errors import RecipeError
 from computeops.model import Digest
-from computeops.recipe import BUILDERS, Recipe
+from computeops.recipe import BUILDERS, Recipe, build_files
 
 __all__ = ["LOCK_NAME", "Builder", "Built", "Job", "Lock", "Material", "Place", "build", "find", "lock", "names"]
 
@@ -63,7 +63,7 @@ def lock(
     """
     tmp.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=tmp, prefix="computeops-lock-") as work:
-        place = Place(work=Path(work), cache=cache, mirror=mirror, pypi=pypi, progress=progress)
+        place = Place(work=Path(work).resolve(), cache=cache.resolve(), mirror=mirror, pypi=pypi, progress=progress)
         return _lock(folder, recipe, place)
 
 
@@ -149,6 +149,8 @@ def build(
     """
     chosen = recipe.variant(variant)
     work.mkdir(parents=True, exist_ok=True)
+    # without links: a box has only where they lead
+    work, cache = work.resolve(), cache.resolve()
     place = Place(work=work, cache=cache, mirror=mirror, pypi=pypi, epoch=epoch, jobs=jobs, progress=progress)
     pinned = pinned or _lock(folder, recipe, place)
     check_lock(folder, recipe, pinned)
@@ -178,10 +180,9 @@ def check_lock(folder: Path, recipe: Recipe, pinned: Lock) -> None:
 
 
 def inputs(folder: Path, recipe: Recipe) -> Digest:
-    """Return the digest of what decides which inputs a build takes: `sources`, `build` and the build file."""
+    """Return the digest of what decides which inputs a build takes: `sources`, `build` and the build files."""
     parts = [msgspec.json.encode(recipe.sources, order="sorted"), msgspec.json.encode(recipe.build, order="sorted")]
-    if recipe.build.file:
-        parts.append((folder / recipe.build.file).read_bytes())
+    parts += [(folder / name).read_bytes() for name in build_files(folder, recipe)]
     return Digest.of("".join(f"{Digest.of(part)}\n" for part in parts).encode())
 
 

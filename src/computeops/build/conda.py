@@ -17,7 +17,7 @@ import msgspec
 
 from computeops import proc
 from computeops.build import debian
-from computeops.build.model import Built, Job, Lock, Material, Pins, Place
+from computeops.build.model import Built, Job, Material, Pins, Place
 from computeops.errors import BuildError, MissingProgramError, RecipeError
 from computeops.model import Digest
 from computeops.recipe import Recipe
@@ -70,21 +70,16 @@ def build(job: Job) -> Built:
     """Install Debian's packages as the builder `debian` does, with a build file that unpacks the environment."""
     folder = job.place.work / "conda"
     (folder / "packages").mkdir(parents=True)
-    (folder / "build.sh").write_text(_SCRIPT.format(env=ENV))
     job.place.progress("installing the environment")
     asyncio.run(_install(job, folder))
     proc.run(["tar", "-cf", str(folder / "env.tar"), "--sort=name", "-C", str(folder), "env"], error=BuildError)
-    lock = Lock(
-        "debian", job.lock.inputs, (*job.lock.materials, Material("env.tar", "", Digest.of(b""))), job.lock.options
-    )
-    files = {**job.files, "source/env.tar": folder / "env.tar"}
-    made = debian.build(replace(job, folder=folder, recipe=_on_debian(job.recipe, "build.sh"), lock=lock, files=files))
+    made = debian.scripted(job, _on_debian(job.recipe), _SCRIPT.format(env=ENV), {"env.tar": folder / "env.tar"})
     env = {**made.env, "PATH": f"{ENV}/bin:{made.env['PATH']}", "CONDA_PREFIX": ENV}
-    return replace(made, env=env, materials=job.lock.materials)
+    return replace(made, env=env)
 
 
-def _on_debian(recipe: Recipe, file: str = "") -> Recipe:
-    part = msgspec.structs.replace(recipe.build, builder="debian", file=file)
+def _on_debian(recipe: Recipe) -> Recipe:
+    part = msgspec.structs.replace(recipe.build, builder="debian", file="")
     return msgspec.structs.replace(recipe, build=part)
 
 

@@ -8,7 +8,10 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from computeops import proc
 from computeops.build import apt, log, namespace
@@ -16,6 +19,7 @@ from computeops.build.model import Built, Job, Material, Pins, Place
 from computeops.build.noise import Quiet
 from computeops.errors import BuildError, RecipeError
 from computeops.image.archive import TarFile
+from computeops.model import Digest
 from computeops.recipe import Recipe
 
 _INSIDE = "/usr/src/computeops"
@@ -92,6 +96,23 @@ def build(job: Job) -> Built:
         materials=job.lock.materials,
         log=log.path(job),
     )
+
+
+def scripted(job: Job, recipe: Recipe, script: str, beside: Mapping[str, Path]) -> Built:
+    """Build `recipe` with `script` as its build file, which finds the sources of `job`, and `beside`, next to it."""
+    folder = job.place.work / "scripted"
+    folder.mkdir()
+    (folder / "build.sh").write_text(script)
+    more = tuple(Material(name, "", Digest.of(b"")) for name in beside)
+    part = msgspec.structs.replace(recipe.build, builder="debian", file="build.sh")
+    inside = replace(
+        job,
+        folder=folder,
+        recipe=msgspec.structs.replace(recipe, build=part),
+        lock=replace(job.lock, materials=(*job.lock.materials, *more)),
+        files={**job.files, **{f"source/{name}": path for name, path in beside.items()}},
+    )
+    return replace(build(inside), materials=job.lock.materials)
 
 
 def _step(line: str) -> str:

@@ -17,9 +17,9 @@ from computeops.errors import BuildError, RecipeError
 from computeops.image.archive import TarFile
 from computeops.limits import LIMITS
 from computeops.model import Digest
-from computeops.recipe import Recipe
+from computeops.recipe import BESIDE, Recipe
 
-CHANNELS = "channels.scm"
+(CHANNELS,) = BESIDE["guix"]
 _NAME = "manifest.scm"
 _STORE = re.compile(r"/[!-~]*/[0-9abcdfghijklmnpqrsvwxyz]{32}-[A-Za-z0-9+._?=-]{1,211}")
 _COMMIT = re.compile(r"\(\s*commit\s+\"[0-9a-f]{40}\"")

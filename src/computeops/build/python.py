@@ -18,7 +18,7 @@ import msgspec
 
 from computeops import proc
 from computeops.build import debian
-from computeops.build.model import Built, Job, Lock, Material, Pins, Place
+from computeops.build.model import Built, Job, Material, Pins, Place
 from computeops.errors import FormatError, MissingProgramError, NetworkError, RecipeError
 from computeops.model import Digest
 from computeops.recipe import PathSource, Recipe
@@ -72,22 +72,19 @@ def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:
     """Pin the packages of Debian, and the wheels for its Python."""
     base = debian.lock(folder, _on_debian(recipe), place)
-    version = next((found[1] for one in base.materials if (found := _PYTHON.fullmatch(one.name))), "")
-    if not version:
-        raise RecipeError(f"{recipe.build.suite} has no python3", hint="choose a suite that has one")
-    python = _interpreter(version)
+    python = interpreter(base.materials, recipe.build.suite)
     file = folder / recipe.build.file
     place.progress("resolving the requirements")
-    wheels = _resolve(python, _requirements(file), place)
-    backend = _resolve(python, _backend(file), place) if _project(file, recipe) else ()
-    (pip,) = _resolve(python, ["pip"], place)
+    wanted = resolve(python, _requirements(file), place)
+    backend = resolve(python, _backend(file), place) if _project(file, recipe) else ()
+    (pip,) = resolve(python, ["pip"], place)
     options = {
         **base.options,
         "pip": pip.name,
-        "wheels": sorted(one.name for one in wheels),
+        "wheels": sorted(one.name for one in wanted),
         "backend": sorted(one.name for one in backend),
     }
-    every = {one.name: one for one in (*wheels, *backend, pip)}
+    every = {one.name: one for one in (*wanted, *backend, pip)}
     return Pins((*base.materials, *(every[name] for name in sorted(every))), options)
 
 
@@ -97,27 +94,26 @@ def build(job: Job) -> Built:
     folder.mkdir()
     file = job.folder / job.recipe.build.file
     options = job.lock.options
-    texts = {"build.sh": _script(job, file), "locked.txt": _lines(options["wheels"])}
+    texts = {"locked.txt": _lines(options["wheels"])}
     if options["backend"]:
         texts |= {"backend.txt": _lines(options["backend"]), file.name: file.read_text()}
     for name, text in texts.items():
         (folder / name).write_text(text)
-    inside = {name: folder / name for name in texts if name != "build.sh"}
-    inside |= {one.name: job.files[f"wheel/{one.name}"] for one in job.lock.of_role("wheel")}
-    sources = tuple(Material(name, "", Digest.of(b"")) for name in inside)
-    lock = Lock(
-        "debian", job.lock.inputs, (*job.lock.materials, *sources), {"suite": job.recipe.build.suite, **options}
-    )
-    files = {**job.files, **{f"source/{name}": path for name, path in inside.items()}}
-    made = debian.build(replace(job, folder=folder, recipe=_on_debian(job.recipe, "build.sh"), lock=lock, files=files))
+    inside = {name: folder / name for name in texts} | wheels(job)
+    made = debian.scripted(job, _on_debian(job.recipe), _script(job, file), inside)
     env = {**made.env, "PATH": f"{VENV}/bin:{made.env['PATH']}", "VIRTUAL_ENV": VENV}
-    return replace(made, env=env, materials=job.lock.materials)
+    return replace(made, env=env)
 
 
-def _on_debian(recipe: Recipe, file: str = "") -> Recipe:
+def wheels(job: Job) -> dict[str, Path]:
+    """Return the locked wheels of `job` by name."""
+    return {one.name: job.files[f"wheel/{one.name}"] for one in job.lock.of_role("wheel")}
+
+
+def _on_debian(recipe: Recipe) -> Recipe:
     """Return the recipe of the Debian part."""
     packages = tuple(dict.fromkeys((*recipe.build.packages, "python3")))
-    part = msgspec.structs.replace(recipe.build, builder="debian", file=file, packages=packages)
+    part = msgspec.structs.replace(recipe.build, builder="debian", file="", packages=packages)
     return msgspec.structs.replace(recipe, build=part)
 
 
@@ -158,8 +154,16 @@ def _project(file: Path, recipe: Recipe) -> str:
     return str(_toml(file).get("project", {}).get("name", ""))
 
 
-def _interpreter(version: str) -> str:
-    """Return a Python of `version` with pip: markers such as `python_version` are evaluated by who resolves."""
+def interpreter(packages: Sequence[Material], suite: str) -> str:
+    """Return a Python of this machine that is as the one of `packages`: who resolves evaluates `python_version`.
+
+    Raises:
+        RecipeError: there is none among the packages.
+        MissingProgramError: there is no such Python with pip here.
+    """
+    version = next((found[1] for one in packages if (found := _PYTHON.fullmatch(one.name))), "")
+    if not version:
+        raise RecipeError(f"{suite} has no python3", hint="choose a suite that has one")
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     for one in (sys.executable if here == version else "", f"python{version}"):
         if one and proc.find(one) and proc.capture([one, "-I", "-m", "pip", "--version"]).returncode == 0:
@@ -170,8 +174,13 @@ def _interpreter(version: str) -> str:
     )
 
 
-def _resolve(python: str, wanted: Sequence[str], place: Place) -> tuple[Material, ...]:
-    """Let pip find the wheels that fill `wanted`, together."""
+def resolve(python: str, wanted: Sequence[str], place: Place) -> tuple[Material, ...]:
+    """Let pip find the wheels that fill `wanted`, together.
+
+    Raises:
+        RecipeError: there are none.
+        NetworkError: the index did not answer as one.
+    """
     if not wanted:
         return ()
     file = place.work / "requirements.txt"

@@ -1,5 +1,7 @@
 """The first files of a recipe: commented, without a problem, with a test; written whole and never over others."""
 
+import codecs
+import json
 import os
 import re
 import shutil
@@ -7,9 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from computeops.build import taken as taken_by
 from computeops.errors import ConflictError, NotFoundError, StorageError, UsageError
 from computeops.limits import LIMITS
-from computeops.recipe import FILE_NAME
+from computeops.recipe import BESIDE, FILE_NAME
 
 _NAME = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _HEAD = """\
@@ -39,7 +42,7 @@ license = "Apache-2.0"           # SPDX expression of the software inside
 #
 # [[sources]]
 # path = "patches"               # a file or folder beside this file
-
+{sources}
 [build]
 builder = "{builder}"
 """
@@ -62,12 +65,20 @@ _COMMAND = """
 [run]
 command = ["{name}"]
 """
-_OTHERS = {
-    "pixi.toml": "pixi",
-    "spack.yaml": "Spack",
-}
-"""Build files that we know and cannot build."""
-_INSIDE = "call {} in a Dockerfile or definition file that starts from an image with it, and start from that"
+_TAKEN = """
+[[sources]]
+path = {path}
+"""
+_MISSING = """
+# The build file takes this from beside it. Put it here, or what of it is needed, and take away the #.
+# [[sources]]
+# path = {path}
+"""
+_SPACK = """
+[[sources]]
+git = "https://github.com/spack/spack.git"
+commit = "2bfcc69fa870d3c6919be87593f22647981b648a" # v0.23.1; from 1.0 on, spack-packages is another source
+"""
 _FIRST = """printf '#!/bin/sh\\necho "{name} says hello"\\n' > /usr/local/bin/{name}"""
 _BUILD = {
     "debian": """file = "build.sh"               # runs in the new system, as root, in the folder of the sources
@@ -76,7 +87,7 @@ packages = []                   # what the image has, beside Debian's essential 
 build_packages = []             # what build.sh needs; removed again after it
 """,
     "dockerfile": """file = "Dockerfile"
-# network = true                # lets RUN use the network; what it fetches is then not pinned
+{network}network = true                # lets RUN use the network; what it fetches is then not pinned
 """,
     "python": """file = "{file}"
 suite = "bookworm"
@@ -88,8 +99,13 @@ packages = []                   # of Debian, that the image has beside the envir
 """,
     "guix": """file = "manifest.scm"           # channels.scm beside it: the channels, which `computeops lock` pins
 """,
+    "spack": """file = "spack.yaml"
+suite = "bookworm"
+packages = []                   # of Debian, that the image has beside what Spack compiles
+# build_packages = ["gcc"]      # what Spack compiles with, if not GCC, make and their like
+""",
     "apptainer": """file = "{name}.def"
-# network = true                # lets %post use the network; what it fetches is then not pinned
+{network}network = true                # lets %post use the network; what it fetches is then not pinned
 """,
 }
 _FILES = {
@@ -117,6 +133,7 @@ ENTRYPOINT ["{{name}}"]
 (specifications->manifest (list "bash" "coreutils" "hello"))
 """,
     ),
+    "spack": ("spack.yaml", "# `computeops lock` pins it and what it needs\nspack:\n  specs: [samtools@1.19]\n"),
     "apptainer": (
         "{name}.def",
         f"""\
@@ -134,6 +151,22 @@ From: debian:bookworm-slim
 }
 
 
+_TESTS = {
+    "conda": ("ls /opt/env/conda-meta", ".json"),
+    "guix": ("ls -d /gnu/store/*-profile", "-profile"),
+    "python": ("python -V", "Python 3"),
+    "spack": ("ls /opt/view", "bin"),
+}
+_SIGNS = {
+    "guix": r"^[^;\n]*\((?:specifications->|packages->|concatenate-)?manifests?\b",
+    "spack": r"^spack\s*:",
+    "conda": r"^dependencies\s*:",
+    "apptainer": r"^\s*bootstrap\s*:",
+    "dockerfile": r"^\s*FROM\s+\S",
+}
+"""What a build file of a builder has in it, looked for in this order."""
+
+
 def files(name: str, builder: str, existing: Path | None = None) -> Mapping[str, bytes]:
     """Return name and content of the first files of a recipe; `existing` is taken as its build file.
 
@@ -149,20 +182,41 @@ def files(name: str, builder: str, existing: Path | None = None) -> Mapping[str,
     file, text = (part.format(name=name) for part in _FILES[builder])
     if existing is not None and builder == "python":
         file = "pyproject.toml" if existing.suffix == ".toml" else file  # the name says what it is
-    content = text.encode() if existing is None else _content(existing)
-    only = "" if builder == "debian" else _ONLY
-    recipe = _HEAD.format(name=name, builder=builder, only=only) + _BUILD[builder].format(name=name, file=file)
-    test, expect = (name, f"{name} says hello") if existing is None else ("echo it starts", "it starts")
-    if builder == "conda":
-        test, expect = "ls /opt/env/conda-meta", ".json"
-    if builder == "guix":
-        test, expect = "ls -d /gnu/store/*-profile", "-profile"
-    if builder == "python":
-        test, expect = "python -V", "Python 3"
+    text = text if existing is None else _text(existing)
+    sources, more = _SPACK if builder == "spack" else "", dict[str, bytes]()
+    if existing is not None:
+        taken, more = _taken(builder, text, existing.parent)
+        sources += taken
+    network = "" if existing is not None and taken_by.fetches(text) else "# "
+    recipe = _HEAD.format(name=name, builder=builder, only="" if builder == "debian" else _ONLY, sources=sources)
+    recipe += _BUILD[builder].format(name=name, file=file, network=network)
+    test, expect = _TESTS.get(builder) or (
+        (name, f"{name} says hello") if existing is None else ("echo it starts", "it starts")
+    )
     recipe += _TAIL.format(run=_COMMAND.format(name=name) if builder == "debian" else "", test=test, expect=expect)
-    beside = existing.with_name("channels.scm") if existing is not None and builder == "guix" else None
-    more = {beside.name: _content(beside)} if beside is not None and beside.is_file() else {}
-    return {FILE_NAME: recipe.encode(), file: content, **more}
+    return {FILE_NAME: recipe.encode(), file: text.encode(), **more}
+
+
+def _taken(builder: str, text: str, folder: Path) -> tuple[str, dict[str, bytes]]:
+    """Return the sources of a build file from elsewhere, as parts of a recipe, and those files that are there."""
+    sources, found = "", dict[str, bytes]()
+    for written in taken_by.names(builder, text):
+        files = taken_by.beside(folder, written)
+        path = written.strip("/").removeprefix("./")
+        if files is None:
+            sources += _MISSING.format(path=json.dumps(path))
+        else:
+            found |= files
+            sources += "".join(_TAKEN.format(path=json.dumps(one)) for one in _tops(path, files))
+    for name in BESIDE.get(builder, ()):
+        if (folder / name).is_file():
+            found[name] = _text(folder / name).encode()
+    return sources, found
+
+
+def _tops(path: str, files: Mapping[str, bytes]) -> list[str]:
+    """Return what a recipe calls `files`: a file or folder by its own name, each of what a pattern matched."""
+    return [path] if path in files or all(one.startswith(f"{path}/") for one in files) else list(files)
 
 
 def builder_of(file: Path) -> str:
@@ -171,21 +225,19 @@ def builder_of(file: Path) -> str:
     Raises:
         UsageError: it cannot be told.
     """
-    text = _content(file).decode(errors="replace")
+    text = _text(file)
     if file.name == "pyproject.toml" or (file.suffix == ".txt" and "requirements" in file.name):
         return "python"
-    if file.suffix == ".scm" and file.name.startswith("manifest"):
-        return "guix"
-    if file.suffix in {".yml", ".yaml"} and file.name.startswith("environment"):
-        return "conda"
-    if re.search(r"^\s*bootstrap\s*:", text, re.IGNORECASE | re.MULTILINE):
-        return "apptainer"
-    if re.search(r"^\s*FROM\s+\S", text, re.IGNORECASE | re.MULTILINE):
-        return "dockerfile"
     if file.suffix == ".sh" or text.startswith("#!"):
         return "debian"
-    if other := _OTHERS.get(file.name):
-        raise UsageError(f"{file} is for {other}, and there is no builder for it yet", hint=_INSIDE.format(other))
+    for builder, sign in _SIGNS.items():
+        if re.search(sign, text, re.IGNORECASE | re.MULTILINE):
+            return builder
+    if file.suffix in {".yml", ".yaml"} and file.name.startswith("environment"):
+        return "conda"
+    if file.name == "pixi.toml":
+        hint = "write its packages into an environment.yml: pixi workspace export conda-environment"
+        raise UsageError(f"{file} is for pixi, and there is no builder for it", hint=hint)
     raise UsageError(f"cannot tell what {file} is", hint="name its builder with --builder")
 
 
@@ -199,6 +251,7 @@ def write(folder: Path, found: Mapping[str, bytes]) -> None:
     new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         for name, content in found.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
             with (new / name).open("xb") as file:
                 file.write(content)
                 file.flush()
@@ -214,7 +267,8 @@ def write(folder: Path, found: Mapping[str, bytes]) -> None:
         raise StorageError(f"cannot write {folder}: {error.strerror}") from error
 
 
-def _content(file: Path) -> bytes:
+def _text(file: Path) -> str:
+    """Return the text of a build file as every shell and parser takes it: without byte order mark and CR."""
     try:
         with file.open("rb") as stream:
             data = stream.read(LIMITS.build_file_bytes + 1)
@@ -222,4 +276,11 @@ def _content(file: Path) -> bytes:
         raise NotFoundError(f"cannot read {file}: {error.strerror}") from error
     if len(data) > LIMITS.build_file_bytes:
         raise UsageError(f"{file} has more than {LIMITS.build_file_bytes} bytes")
-    return data
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in data and not wide:
+        raise UsageError(f"{file} is no text", hint="--from wants a build file")
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")  # of before UTF-8: the name of an author, or a comment
+    return text.replace("\r\n", "\n")

@@ -20,13 +20,14 @@ _FOLDER = click.argument("folder", type=click.Path(path_type=Path), default=".")
     "--builder",
     default="",
     metavar="NAME",
-    help="debian, dockerfile, apptainer, python, conda or guix; default: by --from.",
+    help="debian, dockerfile, apptainer, python, conda, guix or spack; default: by --from.",
 )
 @click.option(
     "--from",
     "existing",
     type=click.Path(path_type=Path),
-    help="Apptainer.def, Dockerfile, requirements.txt, pyproject.toml, environment.yml, manifest.scm or build.sh.",
+    help="Apptainer.def, Dockerfile, requirements.txt, pyproject.toml, environment.yml, spack.yaml, manifest.scm or "
+    "build.sh; with it come the files beside it that it copies.",
 )
 def new_command(name: str, builder: str, existing: Path | None) -> None:
     """Write the first files of a recipe into the new folder NAME.

@@ -70,7 +70,8 @@ def _licence(folder: Path) -> tuple[str, Said]:
 
 def _build(folder: Path) -> tuple[str, Said]:
     """Tell how it is built: by a build file that lies in it as it is, or by what its build system is known to want."""
-    for one in sorted(set(BUILDERS) - {"debian"}, key=lambda name: (name in _LAST, name)):
+    # a spack.yaml alone builds nothing: Spack itself is a source that only people can choose
+    for one in sorted(set(BUILDERS) - {"debian", "spack"}, key=lambda name: (name in _LAST, name)):
         if (file := builders.find(one).detect(folder)) and _is_buildable(folder / file):
             return file, iter([("builder", one), ("file", file)])
     for file, system in _SYSTEMS:

@@ -19,6 +19,8 @@ from computeops.errors import (
     UsageError,
 )
 from computeops.http import Session
+from computeops.http.addresses import shown
+from computeops.http.download import download
 from computeops.model import Digest
 from servers import Asked, free_port, serving
 
@@ -47,7 +49,7 @@ def head(first: int, content: bytes = CONTENT) -> dict[str, str]:
 def test_a_download_appears_whole_with_its_digest(tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     with serving(lambda asked: asked.answer(200, CONTENT)) as server:
-        digest = http.download(
+        digest = download(
             f"{server.url}/x",
             tmp_path / "deeper/x",
             sha256=SHA256.upper(),
@@ -63,16 +65,13 @@ def test_a_download_appears_whole_with_its_digest(tmp_path: Path) -> None:
 def test_a_digest_of_another_kind_is_computed(tmp_path: Path, soon: Session) -> None:
     expected = Digest.of(CONTENT, "sha512")
     with serving(lambda asked: asked.answer(200, CONTENT)) as server:
-        assert (
-            http.download(f"{server.url}/x", tmp_path / "x", session=soon, digest=expected, limit_bytes=2**30)
-            == expected
-        )
+        assert download(f"{server.url}/x", tmp_path / "x", session=soon, digest=expected, limit_bytes=2**30) == expected
 
 
 def test_a_wrong_digest_leaves_nothing(tmp_path: Path, soon: Session) -> None:
     (tmp_path / "x").write_bytes(b"what was here before")
     with serving(lambda asked: asked.answer(200, CONTENT[:-1])) as server, pytest.raises(FormatError):
-        http.download(f"{server.url}/x", tmp_path / "x", session=soon, sha256=SHA256, limit_bytes=2**30)
+        download(f"{server.url}/x", tmp_path / "x", session=soon, sha256=SHA256, limit_bytes=2**30)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x": b"what was here before"}
 
 
@@ -90,7 +89,7 @@ def test_a_broken_download_goes_on_where_it_stopped(tmp_path: Path, soon: Sessio
             asked.cut()
 
     with serving(cutting) as server:
-        http.download(f"{server.url}/x", tmp_path / "x", session=soon, sha256=SHA256, limit_bytes=2**30)
+        download(f"{server.url}/x", tmp_path / "x", session=soon, sha256=SHA256, limit_bytes=2**30)
         assert all(one.headers["if-range"] == '"one"' for one in server.asked[1:])
     assert (tmp_path / "x").read_bytes() == CONTENT
     assert sent < 1.5 * len(CONTENT)
@@ -106,7 +105,7 @@ def test_a_link_that_breaks_often_is_good_enough_while_it_brings_more(tmp_path: 
         asked.cut()
 
     with serving(cutting) as server:
-        http.download(f"{server.url}/x", tmp_path / "x", session=soon, limit_bytes=2**30)
+        download(f"{server.url}/x", tmp_path / "x", session=soon, limit_bytes=2**30)
         assert len(server.asked) > 5
     assert (tmp_path / "x").read_bytes() == content
 
@@ -123,7 +122,7 @@ def test_a_file_that_changes_in_between_is_fetched_again(tmp_path: Path, soon: S
             asked.answer(200, new, {"ETag": '"two"'})
 
     with serving(changing) as server:
-        http.download(f"{server.url}/x", tmp_path / "x", session=soon, limit_bytes=2**30)
+        download(f"{server.url}/x", tmp_path / "x", session=soon, limit_bytes=2**30)
     assert (tmp_path / "x").read_bytes() == new
 
 
@@ -135,7 +134,7 @@ def test_a_wrong_range_is_never_put_into_the_file(tmp_path: Path, soon: Session)
         asked.cut()
 
     with serving(lying) as server, pytest.raises(NetworkError):
-        http.download(f"{server.url}/x", tmp_path / "x", session=soon, limit_bytes=2**30)
+        download(f"{server.url}/x", tmp_path / "x", session=soon, limit_bytes=2**30)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,7 +150,7 @@ def test_a_server_that_answers_416_to_the_rest_is_asked_for_all_again(tmp_path: 
             asked.answer(200, CONTENT)
 
     with serving(odd) as server:
-        http.download(f"{server.url}/x", tmp_path / "x", session=soon, sha256=SHA256, limit_bytes=2**30)
+        download(f"{server.url}/x", tmp_path / "x", session=soon, sha256=SHA256, limit_bytes=2**30)
     assert (tmp_path / "x").read_bytes() == CONTENT
 
 
@@ -162,7 +161,7 @@ def test_a_server_that_never_sends_more_is_given_up(tmp_path: Path, soon: Sessio
         asked.cut()
 
     with serving(cutting) as server, pytest.raises(NetworkError):
-        http.download(f"{server.url}/x", tmp_path / "x", session=soon, limit_bytes=2**30)
+        download(f"{server.url}/x", tmp_path / "x", session=soon, limit_bytes=2**30)
     assert len(server.asked) < 10
     assert list(tmp_path.iterdir()) == []
 
@@ -176,7 +175,7 @@ def test_a_server_without_validator_that_always_breaks_is_given_up(tmp_path: Pat
         asked.cut()
 
     with serving(cutting) as server, pytest.raises(NetworkError):
-        http.download(f"{server.url}/x", tmp_path / "x", session=soon, limit_bytes=2**30)
+        download(f"{server.url}/x", tmp_path / "x", session=soon, limit_bytes=2**30)
     assert len(server.asked) < 10
 
 
@@ -189,7 +188,7 @@ def test_more_than_the_limit_is_refused(tmp_path: Path, declared: bool) -> None:
 
     with serving(huge) as server:
         with pytest.raises(LimitError):
-            http.download(f"{server.url}/x", tmp_path / "x", limit_bytes=1000)
+            download(f"{server.url}/x", tmp_path / "x", limit_bytes=1000)
         with Session() as session, pytest.raises(LimitError):
             session.request("GET", server.url, limit_bytes=1000)
     assert list(tmp_path.iterdir()) == []
@@ -206,7 +205,7 @@ def test_a_login_that_ends_in_the_middle_is_renewed(tmp_path: Path, soon: Sessio
         asked.cut()
 
     with serving(guarded) as server:
-        http.download(
+        download(
             f"{server.url}/x",
             tmp_path / "x",
             sha256=SHA256,
@@ -360,12 +359,12 @@ def test_files_are_copied_only_where_they_are_allowed(tmp_path: Path) -> None:
     (tmp_path / "a b").write_bytes(CONTENT)
     url = (tmp_path / "a b").as_uri()
     with pytest.raises(UsageError):
-        http.download(url, tmp_path / "x", limit_bytes=2**30)
-    http.download(url, tmp_path / "x", limit_bytes=2**30, sha256=SHA256, files=True)
+        download(url, tmp_path / "x", limit_bytes=2**30)
+    download(url, tmp_path / "x", limit_bytes=2**30, sha256=SHA256, files=True)
     with pytest.raises(LimitError):
-        http.download(url, tmp_path / "y", limit_bytes=1000, files=True)
+        download(url, tmp_path / "y", limit_bytes=1000, files=True)
     assert not (tmp_path / "y").exists()
 
 
 def test_an_address_is_shown_without_what_may_be_secret() -> None:
-    assert http.shown("https://user:password@host:8/x?token=1#2") == "https://host:8/x"
+    assert shown("https://user:password@host:8/x?token=1#2") == "https://host:8/x"

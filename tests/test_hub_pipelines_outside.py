@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from computeops import http
 from computeops.build import sources
 from computeops.build.model import Place
 from computeops.errors import ComputeOpsError, DeniedError, NetworkError
+from computeops.http import Session
+from computeops.http.addresses import only_to
+from computeops.http.download import download
 from computeops.hub.worker import addresses
 from conftest import Scientist
 from servers import Asked, serving
@@ -53,12 +55,12 @@ def test_a_redirect_leads_to_no_machine_of_the_own_network(tmp_path: Path) -> No
 
         with serving(leads) as mirror:
             with addresses.outside(private=False, own=[mirror.url]):
-                http.download(f"{mirror.url}/plain", tmp_path / "good", limit_bytes=100)
+                download(f"{mirror.url}/plain", tmp_path / "good", limit_bytes=100)
                 for url in (f"{mirror.url}/x", f"{secret.url}/y"):
                     with pytest.raises(DeniedError, match="not a public address"):
-                        http.download(url, tmp_path / "bad", limit_bytes=100)
+                        download(url, tmp_path / "bad", limit_bytes=100)
             with addresses.outside(private=True):
-                http.download(f"{mirror.url}/z", tmp_path / "open", limit_bytes=100)
+                download(f"{mirror.url}/z", tmp_path / "open", limit_bytes=100)
     assert reached == ["/z"]
     assert (tmp_path / "good").read_bytes() == b"good"
     assert not (tmp_path / "bad").exists()
@@ -71,7 +73,7 @@ def test_a_name_is_looked_up_once_and_the_connection_goes_there(tmp_path: Path) 
         heard.append(asked.headers["host"])
         asked.answer(200, b"{}")
 
-    with serving(answers) as server, http.only_to(lambda *_: "127.0.0.1"), http.Session() as session:
+    with serving(answers) as server, only_to(lambda *_: "127.0.0.1"), Session() as session:
         port = server.url.rpartition(":")[2]
         answer = session.request("GET", f"http://rebinding.invalid:{port}/x?y")
         assert (answer.url, heard) == (f"http://rebinding.invalid:{port}/x?y", [f"rebinding.invalid:{port}"])
@@ -82,7 +84,7 @@ def test_a_name_is_looked_up_once_and_the_connection_goes_there(tmp_path: Path) 
     place = Place(work=tmp_path / "w", cache=tmp_path / "cache")
     with git_over_http(work, tmp_path / "bare") as (url, commit):
         named = url.replace("127.0.0.1", "rebinding.invalid")
-        with http.only_to(lambda *_: "127.0.0.1"):
+        with only_to(lambda *_: "127.0.0.1"):
             assert sources.commit(named, commit, place).stat().st_size > 0
 
         def leads(asked: Asked) -> None:
@@ -90,7 +92,7 @@ def test_a_name_is_looked_up_once_and_the_connection_goes_there(tmp_path: Path) 
 
         with serving(leads) as other:
             sources.commit(other.url, commit, place)  # as git does by itself
-            with http.only_to(lambda *_: "127.0.0.1"), pytest.raises(NetworkError):
+            with only_to(lambda *_: "127.0.0.1"), pytest.raises(NetworkError):
                 sources.commit(other.url, commit, place)
         with addresses.outside(private=False), pytest.raises(ComputeOpsError, match="not a public address"):
             sources.commit(url, commit, place)

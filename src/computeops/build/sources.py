@@ -16,6 +16,8 @@ from computeops import http, proc
 from computeops.build import apt
 from computeops.build.model import Material, Place
 from computeops.errors import ComputeOpsError, FormatError, NetworkError, NotFoundError, RecipeError
+from computeops.http.addresses import origin, pinned
+from computeops.http.download import download
 from computeops.limits import LIMITS
 from computeops.model import Digest
 from computeops.recipe import DebianSource, GitSource, PathSource, PypiSource, Recipe, Source, UrlSource
@@ -111,7 +113,7 @@ def _get(uri: str, into: Path, folder: Path, digest: Digest | None = None) -> No
     scheme = uri.partition(":")[0]
     if scheme in {"http", "https"}:
         sha256 = digest.hex if digest else None
-        http.download(uri, into, sha256=sha256, limit_bytes=LIMITS.file_bytes)
+        download(uri, into, sha256=sha256, limit_bytes=LIMITS.file_bytes)
     elif scheme in {"file", "copy"}:
         path = Path(unquote(uri.partition(":")[2].removeprefix("//")))
         if not path.is_file():
@@ -197,7 +199,7 @@ def _pypi(source: PypiSource, place: Place) -> Material:
 def git_at(address: str) -> list[str]:
     """Return the words that start a git that asks nobody, runs nothing of a repository and goes nowhere but there.
 
-    Where addresses are pinned (`http.only_to`), it connects to the one that the name leads to now.
+    Where addresses are pinned (`http.addresses`), it connects to the one that the name leads to now.
     """
     options: tuple[str, ...] = (
         "core.hooksPath=/dev/null",
@@ -207,9 +209,9 @@ def git_at(address: str) -> list[str]:
         "core.attributesFile=/dev/null",
     )
     # a redirect could lead where nobody looked, and a name somewhere else by the time that git asks for it
-    pin = http.pinned(address) if address.startswith(("http:", "https:")) else ""
+    pin = pinned(address) if address.startswith(("http:", "https:")) else ""
     if pin:
-        _, host, port = http.origin(address)
+        _, host, port = origin(address)
         where = f"[{pin}]" if ":" in pin else pin
         options = (*options, "http.followRedirects=false", f"http.curloptResolve={host}:{port}:{where}")
     env = [

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from computeops.errors import ConflictError, UsageError
-from computeops.http import whole_file
+from computeops.files import whole_file
 
 FILES: Mapping[str, Mapping[str, str]] = {
     "gitlab": {".gitlab-ci.yml": "gitlab.yml", ".gitlab/computeops.yml": "gitlab-component.yml"},

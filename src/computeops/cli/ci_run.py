@@ -21,7 +21,8 @@ from computeops.check import kinds
 from computeops.ci import identity, junit, sections
 from computeops.config import Settings
 from computeops.errors import CHECK_FAILED, ComputeOpsError, LoginError, UsageError
-from computeops.http import Session, whole_file
+from computeops.files import whole_file
+from computeops.http import Session
 from computeops.model import Evidence, Reference
 from computeops.recipe import Recipe
 from computeops.store.credentials import Login

@@ -333,7 +333,7 @@ def webhook_add_command(data: Path, collection: str, url: str, events: Sequence[
 
     Example: computeops hub webhook add bio https://ci.example.org/hook --data /srv/hub
     """
-    from computeops.http import shown
+    from computeops.http.addresses import shown
     from computeops.hub import webhooks
 
     hub = _open(data)

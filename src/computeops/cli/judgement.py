@@ -107,7 +107,7 @@ def write_page(file: Path, judged: Sequence[Judged]) -> None:
         StorageError: it cannot be written.
     """
     from computeops.cli.judgement_page import page
-    from computeops.http import whole_file
+    from computeops.files import whole_file
 
     with whole_file(file) as target:
         target.write(page(judged, recommended(judged)).encode())

@@ -142,7 +142,7 @@ def _print(
     scan: Scan, file: Path, image: Image, found: Inventory, form: str, output: Path | None, *, everything: bool
 ) -> None:
     from computeops.check.report import bom, document, gitlab, openvex, page, sarif, table
-    from computeops.http import whole_file
+    from computeops.files import whole_file
 
     people = table.write(scan, file.name, everything=everything)
     writers: Mapping[str, Callable[[], str]] = {
@@ -216,7 +216,7 @@ def _attest(
 def _freshness(settings: Settings, file: Path, indexes: Sequence[Path], *, as_json: bool) -> int:
     """Say what an update from the archive would change; 13 if it would change anything."""
     from computeops.check import inventory
-    from computeops.http import download
+    from computeops.http.download import download
     from computeops.image import convert
 
     progress = Progress()

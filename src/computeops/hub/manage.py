@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from computeops.errors import LoginError, UsageError
-from computeops.http import shown
+from computeops.http.addresses import shown
 from computeops.hub import accounts, audit, publishing, receive, roles, webhooks
 from computeops.hub.account_pages import require_covered, require_ruler
 from computeops.hub.auth import Caller, Scope

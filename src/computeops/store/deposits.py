@@ -8,8 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from computeops import http
 from computeops.errors import NotFoundError
+from computeops.http.download import download
 from computeops.limits import LIMITS
 from computeops.model import Digest
 from computeops.store import pipelines
@@ -74,7 +74,7 @@ def fetch(registry: Registry, repository: str, url: str, sent: Sent = lambda _: 
     name = unquote(urlsplit(url).path.rpartition("/")[2]) or "source"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "archive"
-        http.download(url, file, limit_bytes=LIMITS.deposit_bytes)
+        download(url, file, limit_bytes=LIMITS.deposit_bytes)
         return send(registry, repository, file, name, sent)
 
 

@@ -6,7 +6,7 @@
 from collections.abc import Iterator
 
 from computeops.errors import FormatError, LimitError, NotFoundError
-from computeops.http import shown
+from computeops.http.addresses import shown
 from computeops.limits import LIMITS
 from computeops.store.oci import Registry, next_page
 

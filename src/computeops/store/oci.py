@@ -16,7 +16,9 @@ from urllib.parse import quote, urlsplit
 
 from computeops import http
 from computeops.errors import ConflictError, FormatError, LimitError, LoginError, NetworkError, NotFoundError
-from computeops.http import Answer, Session, leads_to, origin, shown
+from computeops.http import Answer, Session
+from computeops.http.addresses import leads_to, origin, shown
+from computeops.http.download import Progress, download
 from computeops.image import oci
 from computeops.limits import LIMITS
 from computeops.model import Digest, Reference
@@ -188,14 +190,14 @@ class Registry:
             raise FormatError(f"{shown(url)} sent other content: {Digest.of(data, digest.algorithm)}")
         return data
 
-    def blob(self, repository: str, what: Descriptor, into: Path, progress: http.Progress | None = None) -> None:
+    def blob(self, repository: str, what: Descriptor, into: Path, progress: Progress | None = None) -> None:
         """Fetch a blob into the file `into`, which appears whole and checked or not at all; goes on after breaks.
 
         Raises:
             NotFoundError: it is not there; FormatError: its content or size is not as described.
         """
         scope = _scope(repository, push=False)
-        http.download(
+        download(
             self._url(repository, "blobs", str(what.digest)),
             into,
             digest=what.digest,

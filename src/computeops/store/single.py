@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from computeops import http
 from computeops.errors import FormatError, LimitError, NotFoundError
+from computeops.http.download import Progress
 from computeops.image import oci
 from computeops.model import Digest, Reference
 from computeops.store import listing
@@ -61,7 +61,7 @@ def pull_file(
     into: Path,
     *,
     limit_bytes: int,
-    progress: http.Progress | None = None,
+    progress: Progress | None = None,
 ) -> Digest:
     """Fetch the one file of an artifact of this type to `into`, whole and checked, and return the manifest's digest.
 

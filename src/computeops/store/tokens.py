@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from computeops.errors import LoginError, NetworkError
-from computeops.http import Answer, Session, origin, shown
+from computeops.http import Answer, Session
+from computeops.http.addresses import origin, shown
 from computeops.limits import LIMITS
 from computeops.store.credentials import Login, loopback
 

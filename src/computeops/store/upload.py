@@ -12,7 +12,8 @@ from typing import BinaryIO
 from urllib.parse import urlencode, urlsplit
 
 from computeops.errors import FormatError, NetworkError
-from computeops.http import CHUNK, Answer, leads_to, shown
+from computeops.http import CHUNK, Answer
+from computeops.http.addresses import leads_to, shown
 from computeops.model import Digest
 from computeops.store.oci import Registry
 
@@ -64,7 +65,7 @@ class _Upload:
             try:
                 self._attempt()
             except NetworkError:
-                if self._there >= farthest + CHUNK:  # as http.download: a link that brings more is good enough
+                if self._there >= farthest + CHUNK:  # as `http.download`: a link that brings more is good enough
                     attempt, farthest = 1, self._there
                 if attempt == _ATTEMPTS:
                     raise

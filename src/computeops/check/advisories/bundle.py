@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 from computeops.check.advisories.index import SCHEMA, check, replace
 from computeops.check.advisories.lookup import Index
 from computeops.errors import ConflictError, FormatError, LimitError, NotFoundError
-from computeops.http import whole_file
+from computeops.files import whole_file
 from computeops.limits import LIMITS
 from computeops.model import Digest, Signed
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from computeops.check.versions import deb
 from computeops.errors import NotFoundError
-from computeops.http import whole_file
+from computeops.files import whole_file
 from computeops.image.tree import Kind, Tree
 from computeops.limits import LIMITS
 

@@ -19,7 +19,8 @@ from urllib.parse import quote, urlsplit
 
 from computeops.check.advisories.index import Feed
 from computeops.errors import ComputeOpsError, FormatError, NotFoundError
-from computeops.http import Session, download
+from computeops.http import Session
+from computeops.http.download import download
 from computeops.limits import LIMITS
 
 FEEDS = (

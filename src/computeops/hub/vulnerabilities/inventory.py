@@ -27,7 +27,7 @@ import sqlalchemy as sa
 from computeops import proc
 from computeops.check.inventory import Inventory, Package, System, packages
 from computeops.errors import ComputeOpsError, FormatError, LimitError, StorageError
-from computeops.http import whole_file
+from computeops.files import whole_file
 from computeops.hub import contents, sifs
 from computeops.hub.db import upsert
 from computeops.hub.facts import clean

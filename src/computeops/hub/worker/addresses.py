@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from computeops import http
 from computeops.errors import DeniedError, NetworkError
+from computeops.http.addresses import only_to, origin
 from computeops.hub.outside import is_public
 
 _WEB = frozenset({"https", "http"})
@@ -47,12 +47,12 @@ def outside(*, private: bool, own: Iterable[str] = ()) -> Iterator[None]:
 
     `own` are the addresses of mirrors that the worker itself chose: their hosts may be anywhere, as all if `private`.
     """
-    mine = {http.origin(one)[1:] for one in own if one.startswith(("http:", "https:"))}
+    mine = {origin(one)[1:] for one in own if one.startswith(("http:", "https:"))}
 
     def resolve(host: str, port: int) -> str:
         return "" if private or (host, port) in mine else _public(host, port)
 
-    with http.only_to(resolve):
+    with only_to(resolve):
         yield
 
 

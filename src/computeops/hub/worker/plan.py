@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from computeops import config, proc
-from computeops.http import whole_file
+from computeops.files import whole_file
 from computeops.hub.pipelines.words import DONE, Bounds, Source, Step
 from computeops.store.release import Release
 

@@ -190,7 +190,7 @@ def test_a_push_elsewhere_becomes_a_release(site: Worksite, tmp_path: Path) -> N
 def test_rebuilds_by_others_come_before_publication(site: Worksite, tmp_path: Path) -> None:
     token = site.hub.token("manage:*", name="owner")
     assert site.ask("PUT", "/api/v1/collections/proven", {"public": True}, token=token)[0] == 204
-    recipe = tiny(tmp_path / "recipe", "echo hello proof > /made\n", whole=True)
+    recipe = tiny(tmp_path / "recipe", "echo hello proof > /made\n")
     status, said = site.ask("PUT", "/api/v1/collections/proven/rebuilds", {"rebuilds": 1}, token=token)
     assert status == 204, said
     number = site.start(recipe, "proven/tiny")

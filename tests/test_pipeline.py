@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -45,16 +45,23 @@ Person = Callable[..., subprocess.CompletedProcess[str]]
 def person(home: Path, cache: Path | None = None) -> Person:
     """Somebody with settings and keys of their own, and a cache that they may share."""
 
-    def computeops(*argv: str | Path, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def computeops(
+        *argv: str | Path,
+        code: int = 0,
+        stdin: str = "",
+        env: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> subprocess.CompletedProcess[str]:
         kept = str(cache or home / ".cache")
-        env = {
+        given = {
             "XDG_CACHE_HOME": kept,
             "HOME": str(home),
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "USER": "x",
         }
-        command = [sys.executable, "-m", "computeops", *map(str, argv)]
-        done = subprocess.run(command, capture_output=True, text=True, input=stdin, check=False, env=env, cwd=home)
+        given |= env or {}
+        command = [*before, sys.executable, "-m", "computeops", *map(str, argv)]
+        done = subprocess.run(command, capture_output=True, text=True, input=stdin, check=False, env=given, cwd=home)
         assert done.returncode == code, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         return done
@@ -214,7 +221,8 @@ def test_a_release_can_be_built_again_from_itself_alone(author: tuple[Person, Pa
     elsewhere = tmp_path / "moved"
     shutil.copytree(image.parent, elsewhere)
     shutil.rmtree(image.parent.parent / "recipe")
-    done = run("rebuild", elsewhere / image.name, "--key", "author")
+    empty = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = run("rebuild", elsewhere / image.name, "--key", "author", env=empty, before=["unshare", "--net"])
     assert "identical: image, manifest, sif" in done.stdout
     assert '"https://computeops.org/evidence/rebuild/v1"' in run("verify", elsewhere / image.name, "--json").stdout
 

@@ -30,7 +30,7 @@ from computeops.image import convert, oci
 from computeops.limits import LIMITS
 from computeops.model import Digest, Image, Reference, Signature, Signed
 from computeops.store.credentials import Login
-from computeops.store.fetch import evidence, fetch, fetch_files
+from computeops.store.fetch import evidence, fetch, fetch_release
 from computeops.store.oci import Registry
 from computeops.store.publish import push
 from computeops.store.release import Release
@@ -104,11 +104,16 @@ def test_by_digest_and_only_by_the_right_one(
     assert not (tmp_path / "y.sif").exists()
 
 
-def test_recipe_and_sources(registry: Registry, published: tuple[Release, Image], tmp_path: Path) -> None:
-    made, _ = published
-    for part in ("recipe", "sources"):
-        fetch_files(THING, part, tmp_path / part, registry)
-        assert content(tmp_path / part) == {name: path.read_bytes() for name, path in made.files(part).items()}
+def test_all_that_a_release_was_built_from(
+    registry: Registry, published: tuple[Release, Image], tmp_path: Path
+) -> None:
+    made, image = published
+    sif = tmp_path / "again/x.sif"
+    named = fetch_release(THING, sif, registry, writer=convert.Writer(), epoch=0)
+    assert named.digest == image.manifest
+    for part in ("recipe", "sources", "inputs"):
+        kept = {name: path.read_bytes() for name, path in made.files(part).items()}
+        assert content(tmp_path / "again/x.release" / part) == kept, part
 
 
 def test_the_gate_sees_image_and_evidence_before_the_name_appears(
@@ -426,8 +431,8 @@ def test_file_names_of_a_recipe_that_are_none(liar: tuple[Liar, Registry], tmp_p
     lies, registry = liar
     lies.refer(oci.RECIPE_ARTIFACT, name, b"recipe")
     with pytest.raises(FormatError):
-        fetch_files(THING, "recipe", tmp_path / "in/recipe", registry)
-    assert not (tmp_path / "in").exists()
+        fetch_release(THING, tmp_path / "in/x.sif", registry, writer=convert.Writer(), epoch=0)
+    assert not list(tmp_path.glob("in/*.release/recipe/*"))
 
 
 @pytest.mark.parametrize(

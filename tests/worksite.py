@@ -28,19 +28,15 @@ ENDED = {"succeeded", "failed", "cancelled"}
 _PATIENCE_SECONDS = 240
 
 
-def tiny(into: Path, build: str = "echo hello > /made\n", *, test: str = "cat /made", whole: bool = False) -> Path:
-    """Write a recipe that is built of Busybox in a moment; `build` is the script that runs in the box.
-
-    `whole`: its base is one of its sources, so that it can be rebuilt from them alone.
-    """
+def tiny(into: Path, build: str = "echo hello > /made\n", *, test: str = "cat /made") -> Path:
+    """Write a recipe that is built of Busybox in a moment; `build` is the script that runs in the box."""
     into.mkdir(parents=True)
     base_layout(into / "base.oci")
     (into / "Dockerfile").write_text("FROM oci:base.oci\nCOPY build.sh /build.sh\nRUN sh /build.sh\n")
     (into / "build.sh").write_text(build)
     (into / "computeops.toml").write_text(
         '[package]\nname = "tiny"\nversion = "1.0"\nsummary = "Tiny"\nlicense = "MIT"\n'
-        + ('[[sources]]\npath = "base.oci"\n' if whole else "")
-        + '[[sources]]\npath = "build.sh"\n[build]\nbuilder = "dockerfile"\nfile = "Dockerfile"\n'
+        '[[sources]]\npath = "build.sh"\n[build]\nbuilder = "dockerfile"\nfile = "Dockerfile"\n'
         f'[[tests]]\nname = "says"\nrun = "{test}"\nexpect = "hello"\n'
     )
     subprocess.run([sys.executable, "-m", "computeops", "lock", into], check=True, capture_output=True)

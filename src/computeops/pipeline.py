@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -262,7 +262,7 @@ def pull(
         gate=gate,
         arch=arch or architecture(),
         force=force,
-        writer=_writer(settings),
+        writer=writer(settings),
         epoch=settings.epoch,
         word=short,
         progress=progress,
@@ -272,7 +272,7 @@ def pull(
 def rebuild(file: Path, settings: Settings, progress: Progress = _silent) -> Evidence:
     """Build the release of the image in `file` again from its own recipe, lock and sources, and compare.
 
-    The sources come from the release alone; packages that the lock names are fetched by digest unless they are cached.
+    All that its lock names comes from the release; what was not archived with it is fetched by digest.
 
     Raises:
         NotFoundError: the release has no recipe or no lock; BuildError: it cannot be built any more.
@@ -290,9 +290,42 @@ def rebuild(file: Path, settings: Settings, progress: Progress = _silent) -> Evi
         again = build(folder, image.labels.get(VARIANT, ""), Path(work) / "out", settings, progress).image
         found = differences(convert.open_tree(image.path, image.arch), convert.open_tree(again.path, again.arch))
         progress("comparing")
-        writer = squashfs.writer(settings.compression, settings.level)
-        found_out = checker.verdict(image, again, found, host={"machine": platform.machine(), "writer": writer})
+        host = {"machine": platform.machine(), "writer": squashfs.writer(settings.compression, settings.level)}
+        found_out = checker.verdict(image, again, found, host=host)
     return narrowed(image, found_out)
+
+
+def rebuild_published(
+    reference: Reference,
+    registry: "Registry",
+    settings: Settings,
+    progress: Progress = _silent,
+    *,
+    key: str = "",
+    attach: bool = False,
+) -> Evidence:
+    """Rebuild what `reference` names from all that the hub has of it, and nothing else; `attach`: tell the hub.
+
+    Raises:
+        NotFoundError: it has no recipe; as `rebuild`.
+    """
+    from computeops.store import fetch
+    from computeops.store import publish as publishing
+    from computeops.store.release import Release
+
+    settings.tmp.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.tmp, prefix="computeops-published-") as work:
+        sif = Path(work) / "image.sif"
+        progress("fetching the image, its recipe and all of its inputs")
+        arch = architecture()
+        named = fetch.fetch_release(reference, sif, registry, writer=writer(settings), epoch=settings.epoch, arch=arch)
+        found = rebuild(sif, replace(settings, cache=Path(work) / "cache"), progress)
+        if attach:
+            release = Release.beside(sif)
+            shutil.rmtree(release.folder / "evidence", ignore_errors=True)
+            attest(release, [found], settings, key)
+            publishing.attach(release, named, registry)
+    return found
 
 
 def obtain(reference: Reference, registry: "Registry", settings: Settings, progress: Progress = _silent) -> Path:
@@ -383,22 +416,22 @@ def architecture() -> str:
 def _restored(release: "Release", folder: Path, cache: Path) -> Path:
     """Lay out a release's recipe as it was, and put its sources into the cache, where a build looks first."""
     from computeops import recipe as recipes
-    from computeops.build.model import LOCK_NAME
-    from computeops.http import whole_file
+    from computeops.build.model import LOCK_NAME, Lock
+    from computeops.image import folders
 
-    found, sources = release.files("recipe"), release.files("sources")
+    found, sources, inputs = (release.files(part) for part in ("recipe", "sources", "inputs"))
     if missing := [name for name in (recipes.FILE_NAME, LOCK_NAME) if name not in found]:
         raise NotFoundError(f"{release.folder} has no {missing[0]}, without which nothing can be built again")
     folder.mkdir(parents=True)
     for name, path in found.items():
         shutil.copyfile(path, folder / name)
-    (cache / "sources").mkdir(parents=True, exist_ok=True)
-    for path in sources.values():
+    for path in (*sources.values(), *inputs.values()):
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            with whole_file(cache / "sources" / digest) as kept:
-                shutil.copyfileobj(file, kept)
+            folders.share(path, cache / "sources" / hashlib.file_digest(file, "sha256").hexdigest())
+    for base in Lock.from_json(found[LOCK_NAME].read_bytes()).of_role("base"):
+        beside = folder / base.uri.removeprefix("path:")
+        if base.uri.startswith("path:") and base.digest.hex in inputs and beside.resolve().is_relative_to(folder):
+            folders.share(inputs[base.digest.hex], beside)
     for source in recipes.parse(found[recipes.FILE_NAME].read_bytes()).sources:
         if isinstance(source, recipes.PathSource):
             _lay(folder / source.path, sources)
@@ -456,14 +489,15 @@ def _pack(
         description,
         to_sif=release.sif,
         to_layout=release.layout,
-        writer=_writer(settings),
+        writer=writer(settings),
         epoch=settings.epoch,
         recipe=(folder / recipes.FILE_NAME).read_bytes(),
         name=recipe.package.version,
     )
 
 
-def _writer(settings: Settings) -> "Writer":
+def writer(settings: Settings) -> "Writer":
+    """Return how images are encoded by these settings."""
     from computeops.image.convert import Writer
 
     return Writer(compression=settings.compression, level=settings.level, threads=settings.jobs)
@@ -473,6 +507,7 @@ def _archive(folder: Path, recipe: "Recipe", pinned: "Lock", release: "Release",
     """Keep beside the image what it was built from; evidence of an earlier build there goes."""
     import json
 
+    from computeops import build as builders
     from computeops import recipe as recipes
     from computeops.build.model import LOCK_NAME
 
@@ -482,6 +517,8 @@ def _archive(folder: Path, recipe: "Recipe", pinned: "Lock", release: "Release",
     release.add("recipe", LOCK_NAME, json.dumps(pinned.as_json(), indent=1).encode() + b"\n")
     for source in pinned.of_role("source"):
         release.add_copy("sources", source.name, settings.cache / "sources" / source.digest.hex)
+    for name, path in builders.inputs_kept(pinned, settings.cache):
+        release.add_shared("inputs", name, path)
 
 
 def _provenance(

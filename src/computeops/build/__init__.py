@@ -6,14 +6,14 @@ an entry point in the group `computeops.build`, that satisfies `computeops.build
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from computeops import plugins
-from computeops.build import sources
+from computeops.build import bases, sources
 from computeops.build.model import LOCK_NAME, Builder, Built, Job, Lock, Material, Place
 from computeops.errors import RecipeError
 from computeops.model import Digest
@@ -164,6 +164,16 @@ def build(
         env={**built.env, **recipe.run.env},
         labels={**built.labels, **labels(recipe)},
     )
+
+
+def inputs_kept(pinned: Lock, cache: Path) -> Iterator[tuple[str, Path]]:
+    """Yield SHA-256 and file of all that a build took but its sources: packages, and the parts of base images."""
+    for one in pinned.materials:
+        file = cache / "sources" / one.digest.hex
+        if one.role == "base":
+            yield from bases.kept(one, cache).items()
+        if one.role != "source" and file.is_file():
+            yield one.digest.hex, file
 
 
 def check_lock(folder: Path, recipe: Recipe, pinned: Lock) -> None:

@@ -8,6 +8,7 @@ import json
 import platform
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,12 +17,14 @@ from computeops import proc
 from computeops.build.model import Material, Place
 from computeops.build.sources import digest_of
 from computeops.errors import FormatError, LimitError, NetworkError, RecipeError
+from computeops.image import folders
 from computeops.limits import LIMITS
 from computeops.model import Digest
 
 LOCAL = ("oci", "oci-archive", "docker-archive")
 """Transports of images beside the recipe."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "riscv64": "riscv64", "s390x": "s390x"}
+_MANIFEST = "manifest.json"
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -66,8 +69,9 @@ def fetch(material: Material, folder: Path, place: Place) -> Path:
     place.progress(f"fetching {material.uri}")
     with tempfile.TemporaryDirectory(dir=store, prefix=".new-") as scratch:
         new = Path(scratch) / "image"
-        address = _pinned(_address(material.uri, folder), material.digest)
-        proc.run(["skopeo", "copy", "--quiet", "--preserve-digests", address, f"dir:{new}"], error=NetworkError)
+        if not _assembled(new, material.digest, place.cache / "sources"):
+            address = _pinned(_address(material.uri, folder), material.digest)
+            proc.run(["skopeo", "copy", "--quiet", "--preserve-digests", address, f"dir:{new}"], error=NetworkError)
         if fault := _faults(new, material.digest):
             hint = "if the new image is right, run `computeops lock` again"
             raise FormatError(f"{material.uri} is not what was pinned: {fault}", hint=hint)
@@ -75,6 +79,28 @@ def fetch(material: Material, folder: Path, place: Place) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         new.rename(target)
     return target
+
+
+def kept(material: Material, cache: Path) -> Mapping[str, Path]:
+    """Return the parts of a base image in the cache, each by its SHA-256; none if it is not there."""
+    image = cache / "bases" / material.digest.hex
+    if _faults(image, material.digest):
+        return {}
+    blobs = {one.hex: image / one.hex for one in _blobs(image / _MANIFEST)}
+    return {material.digest.hex: image / _MANIFEST, **blobs}
+
+
+def _assembled(into: Path, digest: Digest, files: Path) -> bool:
+    """Make an image of the parts that a release was archived with; return whether all of them are there."""
+    manifest = files / digest.hex
+    if not manifest.is_file() or digest_of(manifest) != digest:
+        return False
+    names = {digest.hex: _MANIFEST, **{one.hex: one.hex for one in _blobs(manifest)}}
+    if not all((files / name).is_file() for name in names):
+        return False
+    for name, here in names.items():
+        folders.share(files / name, into / here)
+    return True
 
 
 def local(path: str, folder: Path) -> Path:
@@ -125,22 +151,24 @@ def _for_this_machine(index: dict[str, Any], reference: str) -> Digest:
 
 def _faults(image: Path, digest: Digest) -> str:
     """Return why the folder `image` is not the image whose manifest has `digest`, or ""."""
-    manifest = image / "manifest.json"
+    manifest = image / _MANIFEST
     if not manifest.is_file() or digest_of(manifest) != digest:
         return f"its manifest does not have {digest}"
-    for one in [_document(manifest.read_bytes(), str(digest)).get("config"), *_layers(manifest)]:
-        wanted = Digest.parse(str(one.get("digest")) if isinstance(one, dict) else "")
+    for wanted in _blobs(manifest):
         blob = image / wanted.hex
         if not blob.is_file() or digest_of(blob) != wanted:
             return f"the blob {wanted} is missing or broken"
     return ""
 
 
-def _layers(manifest: Path) -> list[Any]:
-    layers = _document(manifest.read_bytes(), manifest.name).get("layers")
+def _blobs(manifest: Path) -> list[Digest]:
+    """Return the digests of config and layers."""
+    document = _document(manifest.read_bytes(), manifest.name)
+    layers = document.get("layers")
     if not isinstance(layers, list) or len(layers) > LIMITS.layers:
         raise FormatError(f"not the manifest of an image with at most {LIMITS.layers} layers: {manifest}")
-    return layers
+    parts = [document.get("config"), *layers]
+    return [Digest.parse(str(one.get("digest")) if isinstance(one, dict) else "") for one in parts]
 
 
 def _document(data: bytes, name: str) -> dict[str, Any]:

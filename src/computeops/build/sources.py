@@ -1,7 +1,6 @@
 """The recipe's sources: pinned by digest, fetched into a content-addressed cache, archived as single files."""
 
 import hashlib
-import os
 import re
 import shutil
 import tarfile
@@ -18,6 +17,7 @@ from computeops.build.model import Material, Place
 from computeops.errors import ComputeOpsError, FormatError, NetworkError, NotFoundError, RecipeError
 from computeops.http.addresses import origin, pinned
 from computeops.http.download import download
+from computeops.image import folders
 from computeops.limits import LIMITS
 from computeops.model import Digest
 from computeops.recipe import DebianSource, GitSource, PathSource, PypiSource, Recipe, Source, UrlSource
@@ -257,18 +257,7 @@ def _archive(path: Path, into: Path) -> None:
         raise RecipeError(f"there is no file or folder {path}")
     with tarfile.open(into, "w", format=tarfile.PAX_FORMAT) as tar:
         for one in [path, *sorted(path.rglob("*"))]:
-            info = tarfile.TarInfo(str(Path(path.name) / one.relative_to(path)))
-            if one.is_symlink():
-                info.type, info.linkname = tarfile.SYMTYPE, str(one.readlink())
-                tar.addfile(info)
-            elif one.is_dir():
-                info.type, info.mode = tarfile.DIRTYPE, 0o755
-                tar.addfile(info)
-            elif one.is_file():
-                with one.open("rb") as file:
-                    status = os.fstat(file.fileno())
-                    info.size, info.mode = status.st_size, 0o755 if status.st_mode & 0o100 else 0o644
-                    tar.addfile(info, file)
+            folders.add(tar, one, str(Path(path.name) / one.relative_to(path)))
 
 
 def restore(archive: Path, into: Path) -> None:

@@ -67,28 +67,40 @@ def _tails(evidence: Evidence) -> Sequence[tuple[str, str]]:
 
 
 @click.command()
-@_FILE
+@click.argument("image")
 @_KEY
+@click.option("--attach", is_flag=True, help="Send the verdict on a REFERENCE to its hub, for all to see.")
 @json_option
 @click.pass_obj
-def rebuild_command(settings: Settings, file: Path, key: str | None, *, as_json: bool) -> int:
-    """Build the release of FILE again from its own recipe, lock and sources, and compare bit for bit.
+def rebuild_command(settings: Settings, image: str, key: str | None, *, attach: bool, as_json: bool) -> int:
+    """Build IMAGE again from its own recipe, lock, sources and packages, and compare bit for bit.
 
-    The verdict is written beside the image as evidence. Exits with 13 if the images differ.
+    IMAGE is a file with its release beside it, where the verdict is written as evidence, or a reference: then all comes
+    from the hub, and nothing from elsewhere. Exits with 13 if the images differ.
 
-    Example: computeops rebuild samtools-1.16.1.sif --key ada
+    Example: computeops rebuild hub.example.org/bio/samtools:1.21 --key ada --attach
     """
+    from computeops.cli import store
     from computeops.store.release import Release
 
-    progress = Progress()
-    evidence = pipeline.rebuild(file, settings, progress)
+    progress, file, signer = Progress(), Path(image), settings.key if key is None else key
+    if attach and (file.exists() or not signer):
+        raise UsageError(
+            "--attach sends a signed verdict on a release of a hub", hint="name its reference, and a key with --key"
+        )
+    if file.exists():
+        evidence = pipeline.rebuild(file, settings, progress)
+        pipeline.attest(Release.beside(file), [evidence], settings, signer)
+    else:
+        wanted = store.named(settings, image)
+        with store.registry(settings, wanted.hub) as there:
+            evidence = pipeline.rebuild_published(wanted, there, settings, progress, key=signer, attach=attach)
     progress.done()
-    pipeline.attest(Release.beside(file), [evidence], settings, settings.key if key is None else key)
     listed: Sequence[dict[str, str]] = evidence.predicate["differences"]
     lines = [f"/{one['path']}: {one['what']}  {one['detail']}" for one in listed]
     lines += ["and more"] if evidence.predicate["more"] else []
     equal = [name for name, same in evidence.predicate["identical"].items() if same]
-    lines.append(f"identical: {', '.join(equal)}" if evidence.passed else f"{file} is not what its recipe builds here")
+    lines.append(f"identical: {', '.join(equal)}" if evidence.passed else f"{image} is not what its recipe builds here")
     emit(evidence.predicate, "\n".join(lines), as_json=as_json)
     return 0 if evidence.passed else CHECK_FAILED
 

@@ -81,11 +81,12 @@ def push_command(settings: Settings, file: Path, reference: str, *, dry_run: boo
     Example: computeops push samtools-1.21.sif hub.example.org/bio/samtools:1.21
     """
     from computeops import pipeline
+    from computeops.store.publish import PARTS
     from computeops.store.release import Release
 
     wanted, release = named(settings, reference), Release.beside(file)
     if dry_run:
-        parts = {part: list(release.files(part)) for part in ("recipe", "sources", "evidence")}
+        parts = {part: list(release.files(part)) for part in (*PARTS, "evidence")}
         images = [str(path) for path in (release.sif, release.layout) if path.exists()]
         lines = [*images, *(f"{part}/{name}" for part, names in parts.items() for name in names)]
         emit({"reference": str(wanted), "images": images, **parts}, "\n".join(lines), as_json=as_json)

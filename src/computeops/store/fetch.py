@@ -24,6 +24,7 @@ from computeops.limits import LIMITS
 from computeops.model import Digest, Image, Reference, Signed
 from computeops.store.oci import INDEXES, MANIFESTS, Descriptor, Manifest, Registry, files, target
 from computeops.store.parallel import Task, together
+from computeops.store.publish import PARTS
 from computeops.store.release import Release
 
 _SIF_LAYERS = frozenset(
@@ -134,25 +135,27 @@ def evidence(reference: Reference, registry: Registry, *, arch: str = "") -> lis
     return list(find(reference, registry, arch=arch, sif=False).evidence)
 
 
-def fetch_files(reference: Reference, part: str, into: Path, registry: Registry, *, arch: str = "") -> list[Path]:
-    """Fetch the `recipe` or the `sources` of a release into the folder `into`, and return the files.
+def fetch_release(
+    reference: Reference, sif: Path, registry: Registry, *, writer: convert.Writer, epoch: int, arch: str = ""
+) -> Reference:
+    """Fetch an image to `sif`, and beside it all that it can be built again from; return it by its digest.
 
     Raises:
-        NotFoundError: the release has none; FormatError: a file has a name that is none.
+        NotFoundError: it is not there, or has no recipe; FormatError: what came is not what was promised.
     """
-    kinds = {"recipe": oci.RECIPE_ARTIFACT, "sources": oci.SOURCES_ARTIFACT}
-    repository = reference.repository
-    manifest = _choose(registry.resolve(repository, target(reference)), reference, registry, arch, 0)
-    listed = registry.referrers(repository, manifest.digest, kinds[part])
-    if not listed:
-        raise NotFoundError(f"{reference} has no {part} in {registry.base}")
-    layers = files(_referring(repository, listed[-1], manifest.digest, registry))
-    for layer in layers:
-        if not _FILE_NAME.fullmatch(layer.title):
-            raise FormatError(f"the {part} of {reference} has a file called {layer.title[:200]!r}")
-    for layer in layers:
-        registry.blob(repository, layer, into / layer.title)
-    return [into / layer.title for layer in layers]
+    found = manifest(reference, registry, arch=arch)
+    named = replace(reference, digest=found.digest)
+    fetch(named, sif, registry, force=True, writer=writer, epoch=epoch)
+    release, wanted = Release.beside(sif), {kind: part for part, kind in PARTS.items()}
+    for one in registry.referrers(reference.repository, found.digest):
+        if part := wanted.get(one.artifact_type):
+            for layer in files(_referring(reference.repository, one, found.digest, registry)):
+                if not _FILE_NAME.fullmatch(layer.title):
+                    raise FormatError(f"the {part} of {reference} has a file called {layer.title[:200]!r}")
+                registry.blob(reference.repository, layer, release.folder / part / layer.title)
+    if not release.files("recipe"):
+        raise NotFoundError(f"{reference} has no recipe in {registry.base}", hint="it can be run, and not built again")
+    return named
 
 
 def _require_free(into: Path, *, force: bool) -> None:

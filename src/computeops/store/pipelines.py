@@ -1,7 +1,6 @@
 """A hub's pipelines, the client's side: a folder is packed and sent, a pipeline started, looked at, and changed."""
 
 import hashlib
-import os
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from computeops.errors import ComputeOpsError, NetworkError, NotFoundError, RecipeError, UsageError
+from computeops.image import folders
 from computeops.limits import LIMITS
 from computeops.model import Digest
 from computeops.store.oci import Registry
@@ -95,7 +95,7 @@ def pack(folder: Path, into: IO[bytes]) -> None:
     """Write a folder as a tar file, without what version control keeps; equal folders give equal ones."""
     with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in _files(folder):
-            _add(tar, path, str(path.relative_to(folder)))
+            folders.add(tar, path, str(path.relative_to(folder)))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -104,22 +104,6 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
             if path.is_dir() and not path.is_symlink():
                 yield from _files(path)
-
-
-def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
-    """Add a path so that its bytes depend on its name, content and mode alone."""
-    info = tarfile.TarInfo(name)
-    if path.is_symlink():
-        info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
-        tar.addfile(info)
-    elif path.is_dir():
-        info.type, info.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(info)
-    elif path.is_file():
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            info.size, info.mode = status.st_size, 0o755 if status.st_mode & 0o100 else 0o644
-            tar.addfile(info, file)
 
 
 def start(registry: Registry, repository: str, **source: str) -> Started:

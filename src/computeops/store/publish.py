@@ -15,6 +15,7 @@ from typing import Any
 
 from computeops.errors import ConflictError, FormatError, NetworkError, NotFoundError, UsageError
 from computeops.image import convert, oci
+from computeops.limits import LIMITS
 from computeops.model import Digest, Reference
 from computeops.store.oci import Descriptor, Registry, files, tag
 from computeops.store.parallel import Task, together
@@ -26,6 +27,8 @@ _EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 _SIF_CONFIG = "application/vnd.sylabs.sif.config.v1+json"
 """What Apptainer's `oras://` writes and looks for."""
 _FILE = "application/octet-stream"
+PARTS = {"recipe": oci.RECIPE_ARTIFACT, "sources": oci.SOURCES_ARTIFACT, "inputs": oci.INPUTS_ARTIFACT}
+"""Parts of a release that are files, each an artifact of this type."""
 _TITLE = "org.opencontainers.image.title"
 _MIB = 1024 * 1024
 _ROUNDS = 5
@@ -151,10 +154,15 @@ def _artifacts(release: Release, image: _Image) -> Iterator[_Artifact]:
         _check_sif(release.sif, image)
         layer = [(release.sif.name, release.sif)]
         yield _artifact(subject, oci.SIF_ARTIFACT, layer, config=_SIF_CONFIG, media_type=oci.SIF_ARTIFACT)
-    for part, artifact_type in (("recipe", oci.RECIPE_ARTIFACT), ("sources", oci.SOURCES_ARTIFACT)):
-        if found := release.files(part):
-            yield _artifact(subject, artifact_type, found.items())
+    for part, artifact_type in PARTS.items():
+        # readers take so many layers of one manifest; the inputs of a build may be more
+        for portion in _portions(list(release.files(part).items()), LIMITS.layers):
+            yield _artifact(subject, artifact_type, portion)
     yield from _evidence(release, subject)
+
+
+def _portions(portion: Sequence[tuple[str, Path]], most: int) -> Iterator[Sequence[tuple[str, Path]]]:
+    return (portion[start : start + most] for start in range(0, len(portion), most))
 
 
 def _evidence(release: Release, subject: Mapping[str, Any]) -> Iterator[_Artifact]:

@@ -5,6 +5,7 @@ samtools-1.21.oci/             the same image as an OCI layout
 samtools-1.21.release/
     recipe/                    computeops.toml, computeops.lock and the build file
     sources/                   what the recipe names under [[sources]], as it was fetched
+    inputs/DIGEST              what else its lock names, by SHA-256: packages, and the parts of base images
     evidence/KIND-DIGEST.dsse.json
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from computeops.errors import FormatError, LimitError
+from computeops.image import folders
 from computeops.limits import LIMITS
 from computeops.model import Digest, Signed
 
@@ -59,7 +61,7 @@ class Release:
         return self.stem.with_name(self.stem.name + suffix)
 
     def files(self, part: str) -> Mapping[str, Path]:
-        """Return name and path of the files of `part`: recipe, sources or evidence; in the order of their names."""
+        """Return name and path of the files of `part`, recipe, sources, inputs or evidence, sorted by their names."""
         folder = self.folder / part
         found = sorted(folder.iterdir()) if folder.is_dir() else []
         return {path.name: path for path in found if path.is_file() and not path.name.startswith(".")}
@@ -90,6 +92,11 @@ class Release:
         with source.open("rb") as file:
             return self._write(part, name, file)
 
+    def add_shared(self, part: str, name: str, source: Path) -> Path:
+        """Let the file `source`, which nobody writes any more, be one of `part`, and return its path."""
+        folders.share(source, self.folder / part / name)
+        return self.folder / part / name
+
     def _write(self, part: str, name: str, data: BinaryIO) -> Path:
         folder = self.folder / part
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +111,21 @@ class Release:
                 Path(new.name).unlink(missing_ok=True)
                 raise
         return folder / name
+
+
+def copy_tree(path: Path, target: Path) -> None:
+    """Copy a file or folder of a release; inputs, which nobody writes any more, are shared."""
+
+    def place(source: str, into: str) -> None:
+        if Path(source).parent.name == "inputs":
+            folders.share(Path(source), Path(into))
+        else:
+            shutil.copy2(source, into)
+
+    if path.is_dir():
+        shutil.copytree(path, target, symlinks=True, copy_function=place)
+    else:
+        shutil.copy2(path, target)
 
 
 def _envelope(path: Path) -> Signed:

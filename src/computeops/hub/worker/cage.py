@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import pwd
 import resource
 import select
 import shutil
@@ -19,10 +20,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from computeops import proc
 from computeops.hub.pipelines.words import Bounds
 
 _PDEATHSIG, _SUBREAPER = 1, 36  # linux/prctl.h
 _NEWUSER, _NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+_CAPABILITY_VERSION, _SETGID, _SETUID = 0x20080522, 6, 7  # linux/capability.h
+_ID_CAPABILITIES = 1 << _SETGID | 1 << _SETUID
+_AMBIENT, _AMBIENT_RAISE = 47, 2
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # netdevice(7)
 _SESSION = ".session"
 _MIB = 1024 * 1024
@@ -51,9 +56,18 @@ def run(
     """
     _LIBC.prctl(_SUBREAPER, 1, 0, 0, 0)
     end_left(folder)
+    (ready, told), (go, may) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        _child(step, log, bounds, network=network)
+        os.close(may)
+        _child(step, log, bounds, alone=None if network else (told, go))
+    for one in (told, go):
+        os.close(one)
+    if not network and os.read(ready, 1):
+        _map_ids(child)
+        os.write(may, b"+")
+    for one in (ready, may):
+        os.close(one)
     (folder / _SESSION).write_text(f"{child} {_began(child)}")
     watch = os.pidfd_open(child)
     try:
@@ -90,7 +104,7 @@ def _began(pid: int) -> str:
         return ""
 
 
-def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, network: bool) -> None:
+def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, alone: tuple[int, int] | None) -> None:
     """Become the leader of a session within bounds, do the step, and end without going back."""
     code = 1
     try:
@@ -102,8 +116,8 @@ def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, network: bool
             os.dup2(out, stream)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
-        if not network:
-            _leave_network()
+        if alone:
+            _leave_network(*alone)
         _bound(resource.RLIMIT_CORE, 0)
         _bound(resource.RLIMIT_FSIZE, bounds.disk * _MIB)
         _bound(resource.RLIMIT_DATA, bounds.memory * _MIB)
@@ -116,16 +130,43 @@ def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, network: bool
         os._exit(code)
 
 
-def _leave_network() -> None:
-    """Go to a network namespace where there is but a loopback, as the same user."""
-    uid, gid = os.getuid(), os.getgid()
+def _leave_network(told: int, go: int) -> None:
+    """Go to a network namespace where there is but a loopback, as the same user with the same subordinate ids."""
     if _LIBC.unshare(_NEWUSER | _NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "this machine does not let a test be without the network")
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        Path(f"/proc/self/{name}").write_text(text)
+        raise OSError(ctypes.get_errno(), "this machine does not let a step be without the network")
+    os.write(told, b"+")
+    if not os.read(go, 1):
+        raise OSError("the step got no ids in its user namespace")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+    # newuidmap, by which boxes and engines get the subordinate ids, is no program of root in here
+    held = struct.pack("6I", *[_ID_CAPABILITIES] * 3, 0, 0, 0)
+    if _LIBC.capset(struct.pack("Ii", _CAPABILITY_VERSION, 0), held) == 0:
+        for number in (_SETGID, _SETUID):
+            _LIBC.prctl(_AMBIENT, _AMBIENT_RAISE, number, 0, 0)
     _LIBC.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # gone with the change of credentials
+
+
+def _map_ids(child: int) -> None:
+    """Let a child be in its user namespace who it was: this user, and, where it has some, its subordinate ids."""
+    for kind, own in (("uid", os.getuid()), ("gid", os.getgid())):
+        ranges = [f"{first} {first} {count}".split() for first, count in _subordinate(kind)]
+        argv = [f"new{kind}map", str(child), str(own), str(own), "1", *(word for one in ranges for word in one)]
+        if not ranges or proc.find(argv[0]) is None or proc.capture(argv).returncode != 0:
+            if kind == "gid":
+                Path(f"/proc/{child}/setgroups").write_text("deny")
+            Path(f"/proc/{child}/{kind}_map").write_text(f"{own} {own} 1")
+
+
+def _subordinate(kind: str) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of subordinate ids that this user was given (subuid(5))."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        me = pwd.getpwuid(os.getuid()).pw_name
+        for line in Path(f"/etc/sub{kind}").read_text().splitlines():
+            name, _, given = line.partition(":")
+            if name in {me, str(os.getuid())}:
+                first, _, count = given.partition(":")
+                yield int(first), int(count)
 
 
 def _bound(what: int, value: int) -> None:

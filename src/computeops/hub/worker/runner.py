@@ -45,12 +45,14 @@ def _step(folder: Folder, name: str) -> bool:
     began = time.time()
     running = Step(name=name, state=RUNNING, began=int(began * 1000))
     folder.note(running)
-    bounds, tail = folder.plan().bounds, _Tail(folder, name)
+    plan, tail = folder.plan(), _Tail(folder, name)
 
     def child() -> None:
         _do(folder, running)
 
-    code, reason = cage.run(child, folder.log, folder.path, bounds, tail.tick, network=steps.has_network(name))
+    code, reason = cage.run(
+        child, folder.log, folder.path, plan.bounds, tail.tick, network=steps.has_network(name, plan)
+    )
     if code == 0 and not reason and folder.has_done(name):
         return True
     if folder.read(_FAULT, Fault) is None or reason:

@@ -30,7 +30,8 @@ from computeops.hub.worker.unpack import unpack
 from computeops.image import convert
 from computeops.model import Digest
 from computeops.recipe import GitSource, Recipe, UrlSource
-from computeops.store.release import Release
+from computeops.store.publish import PARTS
+from computeops.store.release import Release, copy_tree
 
 Say = Callable[[str], None]
 Facts = Mapping[str, Any]
@@ -70,9 +71,9 @@ def do(name: str, folder: Folder, say: Say) -> Facts:
     return {"build": _build, "test": _test, "sbom": _sbom, "scan": _scan}[word](folder, variant, say)
 
 
-def has_network(name: str) -> bool:
-    """Return whether a step keeps the network of the worker; a build's own box has none unless the recipe may."""
-    return not name.startswith("test")
+def has_network(name: str, plan: Plan) -> bool:
+    """Return whether a step keeps the network of the worker; a build does not, unless the hub lets recipes use it."""
+    return name == "fetch" or (plan.network and name.partition(" ")[0] in {"build", "rebuild"})
 
 
 def _variants(recipe: Recipe) -> list[str]:
@@ -190,7 +191,7 @@ def _build(folder: Folder, variant: str, say: Say) -> Facts:
     if kept.is_dir():
         say("this was built before: nothing of it has changed")
         for path in kept.iterdir():
-            _copy(path, folder.out / path.name)
+            copy_tree(path, folder.out / path.name)
         release.add("recipe", recipes.FILE_NAME, (folder.recipe / recipes.FILE_NAME).read_bytes())
         kept.touch()
         return {"answered": True, **_digests(release)}
@@ -219,16 +220,9 @@ def _keep(release: Release, kept: Path) -> None:
         new.mkdir()
         for path in (release.sif, release.layout, release.folder):
             if path.exists():
-                _copy(path, new / path.name)
+                copy_tree(path, new / path.name)
         if not kept.exists():
             new.rename(kept)
-
-
-def _copy(path: Path, target: Path) -> None:
-    if path.is_dir():
-        shutil.copytree(path, target, symlinks=True)
-    else:
-        shutil.copy2(path, target)
 
 
 def build_log(folder: Folder, name: str) -> Path | None:
@@ -305,17 +299,11 @@ def _scan(folder: Folder, variant: str, say: Say) -> Facts:
 
 
 def _pulled(folder: Folder, say: Say) -> Facts:
-    """Tell what the agent pulled, and fetch what its lock names, so that the rebuild needs no network."""
-    plan, release = folder.plan(), folder.releases()[0]
-    found = release.files("recipe")
-    lock = Lock.from_json(found[LOCK_NAME].read_bytes()) if LOCK_NAME in found else None
-    archived = [one for one in lock.materials if one.role not in {"source", "base"}] if lock else []
-    settings = folder.settings()
-    addresses.require((one.uri for one in archived), private=plan.private, own=(settings.mirror, settings.pypi))
-    place = Place(work=folder.path / "tmp", cache=settings.cache, mirror=settings.mirror, progress=say)
-    place.work.mkdir(exist_ok=True)
-    sources.fetch([one for one in archived if not one.uri.startswith("path:")], folder.path, place)
-    return {"image": plan.source.image}
+    """Tell what the agent pulled: all that the rebuild needs is in the release."""
+    release = folder.releases()[0]
+    counts = {part: len(release.files(part)) for part in PARTS}
+    say(f"fetched from the hub: {counts['sources']} sources and {counts['inputs']} other inputs")
+    return {"image": folder.plan().source.image, **counts}
 
 
 def _rebuild(folder: Folder, say: Say) -> Facts:

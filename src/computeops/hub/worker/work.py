@@ -14,7 +14,6 @@ from computeops import pipeline, run
 from computeops.check import kinds
 from computeops.errors import ComputeOpsError, ConflictError, NetworkError, NotFoundError
 from computeops.hub.pipelines.words import DONE, FAILED, REBUILD, RUNNING, Made, Reply, Report, Step, Task
-from computeops.hub.worker import released
 from computeops.hub.worker.client import Client
 from computeops.hub.worker.jobs import Jobs
 from computeops.hub.worker.plan import Fault, Folder
@@ -22,6 +21,7 @@ from computeops.image import convert
 from computeops.model import Digest, Reference
 from computeops.sign import dsse
 from computeops.sign.keyring import Keyring
+from computeops.store import fetch as fetching
 from computeops.store import publish as publishing
 from computeops.store.credentials import Login
 from computeops.store.oci import Descriptor, Registry
@@ -96,9 +96,10 @@ class Work:
                 what = Descriptor(Digest.parse(source.archive), "application/octet-stream", task.archive_bytes)
                 registry.blob(task.repository, what, self._folder.source)
             else:
-                reference = replace(Reference.parse(task.repository), digest=Digest.parse(source.image))
+                reference = Reference.parse(task.repository).at(Digest.parse(source.image))
                 self._folder.out.mkdir(exist_ok=True)
-                released.fetch(reference, self._folder.out / "image.sif", registry, self._post.settings)
+                writer, epoch = pipeline.writer(self._post.settings), self._post.settings.epoch
+                fetching.fetch_release(reference, self._folder.out / "image.sif", registry, writer=writer, epoch=epoch)
 
     def _build(self) -> None:
         """Have the job done, by as many jobs as it takes, and tell what it says meanwhile."""

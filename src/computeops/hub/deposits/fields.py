@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from computeops import recipe
-from computeops.recipe import BUILDERS, ON_DEBIAN
+from computeops.recipe import BUILDERS, ON_DEBIAN, texts
 from computeops.spdx import license_fault
 
 SYSTEMS = ("cmake", "autotools", "make")
@@ -29,22 +28,22 @@ class Field:
 
 
 FIELDS: Mapping[str, Field] = {
-    "version": Field("Version", "1.21", recipe.Version, needed=True),
-    "summary": Field("What it does, in one line", "Tools for sequencing data", recipe.Line, needed=True),
-    "license": Field("Licence, as an SPDX expression", "MIT OR Apache-2.0", recipe.License, needed=True),
+    "version": Field("Version", "1.21", texts.Version, needed=True),
+    "summary": Field("What it does, in one line", "Tools for sequencing data", texts.Line, needed=True),
+    "license": Field("Licence, as an SPDX expression", "MIT OR Apache-2.0", texts.License, needed=True),
     "builder": Field(f"How it is built: {', '.join(BUILDERS)}", "debian", str, needed=True),
-    "file": Field("Its build file", "Dockerfile", recipe.Inside),
+    "file": Field("Its build file", "Dockerfile", texts.Inside),
     "system": Field(f"Without one: {', '.join(SYSTEMS)}", "cmake", str),
-    "suite": Field("Release of Debian", "bookworm", recipe.Suite),
-    "packages": Field("Packages of Debian that it needs to run", "zlib1g", recipe.DebianPackage, words=True),
-    "build_packages": Field("Packages that its build needs", "zlib1g-dev", recipe.DebianPackage, words=True),
-    "command": Field("The program that the image runs", "samtools", recipe.Program),
-    "test": Field("A command that shows that it works", "samtools --version", recipe.Line),
-    "expect": Field("Text that this prints", "samtools 1.21", recipe.Line),
-    "homepage": Field("Homepage", "https://www.htslib.org", recipe.WebAddress),
-    "citation": Field("DOI to cite", "10.1093/gigascience/giab008", recipe.Doi),
-    "domains": Field("Fields of science", "bioinformatics", recipe.Name, words=True),
-    "maintainer": Field("Who answers for it: name; e-mail; ORCID", "Ada Lovelace; ada@example.org", recipe.Line),
+    "suite": Field("Release of Debian", "bookworm", texts.Suite),
+    "packages": Field("Packages of Debian that it needs to run", "zlib1g", texts.DebianPackage, words=True),
+    "build_packages": Field("Packages that its build needs", "zlib1g-dev", texts.DebianPackage, words=True),
+    "command": Field("The program that the image runs", "samtools", texts.Program),
+    "test": Field("A command that shows that it works", "samtools --version", texts.Line),
+    "expect": Field("Text that this prints", "samtools 1.21", texts.Line),
+    "homepage": Field("Homepage", "https://www.htslib.org", texts.WebAddress),
+    "citation": Field("DOI to cite", "10.1093/gigascience/giab008", texts.Doi),
+    "domains": Field("Fields of science", "bioinformatics", texts.Name, words=True),
+    "maintainer": Field("Who answers for it: name; e-mail; ORCID", "Ada Lovelace; ada@example.org", texts.Line),
 }
 """Key to what it is, in the order of the form."""
 

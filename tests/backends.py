@@ -4,7 +4,10 @@ With `--hub-database=postgresql` or `--hub-storage=s3` every hub of the test run
 """
 
 import atexit
+import base64
+import email.utils
 import functools
+import hmac
 import json
 import os
 import pwd
@@ -53,9 +56,10 @@ class Postgresql:
     folder: Path
     port: int
     prefix: Sequence[str]
+    buffers: str
 
     def start(self) -> None:
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c max_connections=200 -c shared_buffers=32MB"
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c max_connections=200 -c shared_buffers={self.buffers}"
         self._ctl("start", "-o", options, "-l", str(self.folder / "log"))
 
     def stop(self) -> None:
@@ -81,8 +85,8 @@ class Postgresql:
         return f"postgresql://computeops@127.0.0.1:{self.port}/{name}"
 
 
-def start_postgresql() -> Postgresql:
-    folder = Path(tempfile.mkdtemp(prefix="cops-pg-", dir="/tmp"))
+def start_postgresql(beside: Path = Path("/tmp"), buffers: str = "32MB") -> Postgresql:
+    folder = Path(tempfile.mkdtemp(prefix="cops-pg-", dir=beside))
     prefix: list[str] = []
     if os.geteuid() == 0:  # the server refuses to run as root
         user = pwd.getpwnam("postgres")
@@ -100,7 +104,7 @@ def start_postgresql() -> Postgresql:
         "--locale=C.UTF-8",
     ]
     subprocess.run([*prefix, *initdb], check=True, capture_output=True, cwd="/")
-    server = Postgresql(folder, free_port(), prefix)
+    server = Postgresql(folder, free_port(), prefix, buffers)
     server.start()
     return server
 
@@ -181,6 +185,47 @@ def s3() -> S3:
     atexit.register(shutil.rmtree, server.folder.parent, ignore_errors=True)
     atexit.register(server.stop)
     return server
+
+
+AZURE_ACCOUNT = {
+    "account_name": "devstoreaccount1",  # the one that Azurite has, with the key that its manual prints
+    "account_key": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+}
+
+
+@functools.cache
+def azure() -> dict[str, str]:
+    """Options for `az://hubs/...`, a container on Azurite, Microsoft's emulator of Azure Blob Storage."""
+    folder, port = tempfile.mkdtemp(prefix="cops-az-", dir="/var/tmp"), str(free_port())
+    argv = ["azurite-blob", "--blobHost", "127.0.0.1", "--blobPort", port, "--location", folder, "--silent"]
+    argv += ["--skipApiVersionCheck", "--disableTelemetry"]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(process.wait)
+    atexit.register(process.kill)
+    place = f"http://127.0.0.1:{port}/{AZURE_ACCOUNT['account_name']}"
+    for _ in range(600):
+        try:
+            _make_container(f"{place}/{_BUCKET}")
+            break
+        except OSError:
+            assert process.poll() is None
+            time.sleep(0.1)
+    return AZURE_ACCOUNT | {"endpoint": place}
+
+
+def _make_container(url: str) -> None:
+    """As https://learn.microsoft.com/rest/api/storageservices/create-container says; obstore makes none."""
+    name = AZURE_ACCOUNT["account_name"]
+    headers = {"x-ms-date": email.utils.formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+    said = "".join(f"{key}:{value}\n" for key, value in headers.items())
+    signed = f"PUT{chr(10) * 12}{said}/{name}/{name}/{_BUCKET}\nrestype:container"
+    key = base64.b64decode(AZURE_ACCOUNT["account_key"])
+    proof = base64.b64encode(hmac.digest(key, signed.encode(), "sha256")).decode()
+    headers |= {"Authorization": f"SharedKey {name}:{proof}", "Content-Length": "0"}
+    urllib.request.urlopen(
+        urllib.request.Request(f"{url}?restype=container", method="PUT", headers=headers), timeout=30
+    ).close()
 
 
 def settings(database: str = "", storage: str = "", endpoint: str = "", more: str = "") -> str:

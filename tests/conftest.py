@@ -19,6 +19,7 @@ from backends import CHOSEN, furnish, missing_program
 PROGRAMS = {
     "act": ["act", "git"],
     "apptainer": ["apptainer"],
+    "azurite": ["azurite-blob"],
     "bubblewrap": ["bwrap"],
     "browser": ["chromium", "chromedriver"],
     "buildah": ["buildah"],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import s3
+from backends import azure, s3
 from computeops.errors import LimitError, NotFoundError, StorageError, UnavailableError, UsageError
 from computeops.hub.storage import Storage, open_storage
 
@@ -21,9 +21,12 @@ def bucket(name: str, *, redirect: bool = False) -> Storage:
     return open_storage(Path("/nowhere"), f"s3://hubs/{name}", options, redirect=redirect)
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", pytest.param("azure", marks=pytest.mark.azurite)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return open_storage(tmp_path) if request.param == "folder" else bucket(f"test{tmp_path.name}{time.time_ns()}")
+    if request.param == "folder":
+        return open_storage(tmp_path)
+    name = f"test{tmp_path.name}{time.time_ns()}"
+    return bucket(name) if request.param == "s3" else open_storage(tmp_path, f"az://hubs/{name}", azure())
 
 
 async def parts(*data: bytes) -> AsyncIterator[bytes]:
@@ -156,6 +159,15 @@ def test_a_bucket_that_is_not_there() -> None:
     options = {"endpoint": s3().endpoint, "region": "us-east-1"}
     with pytest.raises(StorageError):
         open_storage(Path("/nowhere"), "s3://nobody/x", options).write("x", b"x")
+
+
+def test_options_of_the_connection() -> None:
+    given = {"region": "x", "allow_http": "true", "timeout": "60s", "proxy_url": "http://127.0.0.1:9"}
+    with pytest.raises(UnavailableError):  # by that proxy
+        open_storage(Path("/nowhere"), "s3://hubs/x", {"endpoint": s3().endpoint, **given}).stat("x")
+    for wrong in ({"timeout": "sixty"}, {"no_such_option": "x"}):
+        with pytest.raises(UsageError):
+            open_storage(Path("/nowhere"), "s3://hubs/x", {"region": "x", **wrong})
 
 
 def test_what_is_no_storage() -> None:

@@ -35,6 +35,8 @@ _SIGNED = timedelta(minutes=15)
 _PART = re.compile(r"([0-9]{16})-([0-9a-f]{16})")
 _RETRY: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}
 _CLIENT: Any = {"connect_timeout": "5s", "timeout": "120s"}
+_OF_CLIENT = frozenset({"allow_http", "connect_timeout", "timeout", "proxy_url", "proxy_ca_certificate", "user_agent"})
+"""Options of the connection, whichever the object store."""
 
 
 @contextmanager
@@ -71,9 +73,12 @@ class Objects:
         Raises:
             UsageError: `url` or an option is not one.
         """
-        client = _CLIENT | ({"allow_http": True} if options.get("endpoint", "").startswith("http://") else {})
+        client = _CLIENT | {name: value for name, value in options.items() if name in _OF_CLIENT}
+        if any("http://" in value for value in options.values()):  # a server behind the same firewall
+            client |= {"allow_http": True}
+        config = {name: value for name, value in options.items() if name not in _OF_CLIENT}
         try:
-            store = from_url(url, config=dict(options), client_options=client, retry_config=_RETRY)  # type: ignore[call-overload]  # the options are checked by obstore
+            store = from_url(url, config=config, client_options=client, retry_config=_RETRY)  # type: ignore[call-overload]  # the options are checked by obstore
         except (BaseError, ValueError) as error:
             raise UsageError(f"not a storage: {url}: {_short(error)}", hint="write s3://BUCKET/PREFIX") from None
         return cls(store, redirect=redirect)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 import building
 from computeops import build
-from computeops.build import conda
+from computeops.build import conda, conda_locks, scaffold
 from computeops.errors import RecipeError
 from computeops.recipe import load
 
@@ -96,9 +97,14 @@ def test_an_environment_is_locked_and_equal_builds_are_equal(
 
 
 def test_lint_names_what_any_version_may_be_and_refuses_pip(tmp_path: Path) -> None:
-    folder = recipe(tmp_path / "a", "dependencies:\n  - samtools\n  - bwa =0.7.17\n  - conda-forge::zlib\n")
+    folder = recipe(
+        tmp_path / "a",
+        "dependencies:\n  - samtools\n  - bwa =0.7.17\n  - conda-forge::zlib\n  - a>=2\n  - b 1.2 0\n  - c==1.*\n  - d=1\n",
+    )
     notes = [one for one in build.lint(folder, load(folder)) if one.startswith("environment.yml")]
-    assert notes == ["environment.yml names no version of samtools, conda-forge::zlib: only the lock pins them"]
+    assert notes == [
+        "environment.yml names no version of samtools, conda-forge::zlib, a>=2, c==1.*: only the lock pins them"
+    ]
     folder = recipe(tmp_path / "b", "dependencies:\n  - samtools\n  - pip:\n    - six\n")
     with pytest.raises(RecipeError) as caught:
         build.lint(folder, load(folder))
@@ -110,6 +116,79 @@ def test_a_broken_environment_is_the_recipes_fault(tmp_path: Path, text: str) ->
     folder = recipe(tmp_path / "a", text)
     with pytest.raises(RecipeError, match=r"environment\.yml: "):
         build.lint(folder, load(folder))
+
+
+def locks(channel: Path, folder: Path) -> dict[str, Path]:
+    """Write what pixi, conda-lock and conda would, each for the two packages of the channel."""
+    import rattler
+
+    found = asyncio.run(
+        rattler.solve(
+            [channel.as_uri()],
+            ["_tool"],
+            platforms=["linux-64", "noarch"],
+            virtual_packages=[
+                rattler.GenericVirtualPackage(
+                    rattler.PackageName("__glibc"), rattler.Version("2.36"), rattler.BuildString("0")
+                )
+            ],
+        )
+    )
+    written = {name: folder / name for name in ("pixi.lock", "conda-lock.yml", "explicit.txt")}
+    pixi = rattler.LockFile([rattler.LockPlatform("linux-64")])
+    pixi.set_channels("default", [rattler.LockChannel(channel.as_uri())])
+    for one in found:
+        pixi.add_conda_package("default", rattler.LockPlatform("linux-64"), one)
+    pixi.to_path(written["pixi.lock"])
+    packages = [
+        {"name": str(one.name), "manager": "conda", "platform": platform, "url": str(one.url), "hash": {"sha256": sum_}}
+        for one in found
+        for platform, sum_ in (("linux-64", one.sha256.hex()), ("osx-64", "0" * 64))
+    ]
+    written["conda-lock.yml"].write_text(json.dumps({"version": 1, "package": packages}))  # JSON is YAML
+    lines = [f"{one.url}#{one.sha256.hex()}" for one in found]
+    written["explicit.txt"].write_text("\r\n".join(["# platform: linux-64", "@EXPLICIT", *lines, ""]))
+    return written
+
+
+def test_what_other_tools_locked_is_taken_as_it_is(channel: Path, tmp_path: Path) -> None:
+    written = locks(channel, tmp_path)
+    names = ["linux-64:_tool-1.0-0.tar.bz2", "noarch:_data-1.0-0.tar.bz2"]
+    sums = [hashlib.sha256((channel / one.replace(":", "/")).read_bytes()).hexdigest() for one in names]
+    for file in written.values():
+        assert conda_locks.is_one(file)
+        found = sorted(conda_locks.read(file), key=lambda one: one.name)
+        assert [one.name for one in found] == names
+        assert [one.digest.hex for one in found] == sums
+        assert {one.role for one in found} == {"conda"}
+    folder = tmp_path / "recipe"
+    scaffold.write(folder, scaffold.files("tool", scaffold.builder_of(written["pixi.lock"]), written["pixi.lock"]))
+    assert load(folder).build.file == "pixi.lock"
+    assert not [one for one in build.lint(folder, load(folder)) if "names no version" in one]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        (
+            "explicit.txt",
+            "@EXPLICIT\nhttps://x.org/noarch/a-1-0.conda#0123456789abcdef0123456789abcdef\n",
+            "no package",
+        ),
+        ("explicit.txt", "@EXPLICIT\nhttps://x.org/noarch/../../a#" + "0" * 64, "no package"),
+        ("explicit.txt", "@EXPLICIT\n", "no packages for"),
+        ("conda-lock.yml", "package: [{platform: linux-64, manager: pip, name: six}]", "six is no package of conda"),
+        ("conda-lock.yml", "package: [{platform: linux-64, manager: conda, url: 3, hash: 4}]", "not what conda-lock"),
+        ("conda-lock.yml", "package: [{platform: linux-64, manager: conda, url: a/b/c, hash: {sha256: x}}]", "c: "),
+        ("conda-lock.yml", "[", "conda-lock.yml: "),
+        ("pixi.lock", "version: 99\n", "pixi.lock: "),
+        ("pixi.lock", "x", "pixi.lock: "),
+    ],
+)
+def test_a_broken_lock_is_the_recipes_fault(tmp_path: Path, file: str, text: str, said: str) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        conda_locks.read(tmp_path / file)
 
 
 def test_what_cannot_be_solved_says_why(channel: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class Limits:
     taken_files: int = 1000
     """How many of these."""
     solved_bytes: int = 64 * MIB
-    """How Spack concretised an environment, or the list of its archives."""
+    """What Spack, pixi or conda-lock found out: the packages of an environment."""
     build_log_bytes: int = 256 * MIB
     """What a build prints; of more, the beginning is kept, and the end in the error."""
     manifest_bytes: int = 4 * MIB

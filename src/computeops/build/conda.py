@@ -1,34 +1,31 @@
 """An environment of conda packages, on a root filesystem of Debian packages.
 
-`lock` solves `environment.yml` for the C library of the Debian suite, by rattler, the engine of pixi; `build` installs
-exactly the packages it found into `/opt/env`, without network. Link scripts of packages are not run.
+`lock` solves `environment.yml` for the C library of the Debian suite, by rattler, the engine of pixi, or takes what is
+locked already: a `pixi.lock`, a `conda-lock.yml`, or the list that `conda list --explicit --sha256` prints. `build`
+installs exactly these packages into `/opt/env`, without network. Link scripts of packages are not run.
 """
 
 import asyncio
 import json
-import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from computeops import proc
-from computeops.build import debian
+from computeops.build import conda_locks, debian
 from computeops.build.model import Built, Job, Material, Pins, Place
-from computeops.errors import BuildError, MissingProgramError, RecipeError
-from computeops.model import Digest
+from computeops.errors import BuildError, RecipeError
 from computeops.recipe import Recipe
 
 ENV = "/opt/env"
-_NAMES = ("environment.yml", "environment.yaml")
-_SUBDIRS = {"x86_64": "linux-64", "aarch64": "linux-aarch64", "ppc64le": "linux-ppc64le"}
+_NAMES = ("environment.yml", "environment.yaml", *conda_locks.NAMES)
 _GLIBC = re.compile(r"libc6_([0-9]+\.[0-9]+)-.*\.deb")
 _OLDEST = "2.17"
 """The C library that conda packages need at least."""
-_LOOSE = re.compile(r"[A-Za-z0-9_.:/-]+")
+_EXACT = re.compile(r"[^\s=<>~!|*,]+(?:\s*==?\s*|\s+)[^\s=<>~!|*,]+(?:[\s=]+\S+)?")
 _OF_THIS_BUILD = ("extracted_package_dir", "link", "url", "channel")
 """What rattler notes of a package that is about where it came from here."""
 _SCRIPT = """\
@@ -43,15 +40,15 @@ find {env} -name __pycache__ -prune -exec rm -r {{}} +
 
 
 def detect(folder: Path) -> str:
-    """An `environment.yml` is for this builder."""
+    """An `environment.yml`, or what was locked of one, is for this builder."""
     return next((name for name in _NAMES if (folder / name).is_file()), "")
 
 
 def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
     """Say which packages any version may be, and refuse what conda alone cannot install."""
     file = folder / recipe.build.file
-    _, wanted = _environment(file)
-    loose = [one for one in wanted if _LOOSE.fullmatch(one)]
+    wanted = [] if conda_locks.is_one(file) else _environment(file)[1]
+    loose = [one for one in wanted if not _EXACT.fullmatch(one.strip())]
     said = [f"{file.name} names no version of {', '.join(loose[:5])}: only the lock pins them"] if loose else []
     return [*debian.lint(folder, _on_debian(recipe)), *said]
 
@@ -60,10 +57,10 @@ def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:
     """Pin the packages of Debian, and those of conda that fit their C library."""
     base = debian.lock(folder, _on_debian(recipe), place)
     glibc = next((found[1] for one in base.materials if (found := _GLIBC.fullmatch(one.name))), _OLDEST)
-    channels, wanted = _environment(folder / recipe.build.file)
+    file = folder / recipe.build.file
     place.progress("solving the environment")
-    solved = asyncio.run(_solve(channels, wanted, glibc))
-    return Pins((*base.materials, *solved), base.options)
+    packages = conda_locks.read(file) if conda_locks.is_one(file) else asyncio.run(_solve(*_environment(file), glibc))
+    return Pins((*base.materials, *sorted(packages, key=lambda one: one.name)), base.options)
 
 
 def build(job: Job) -> Built:
@@ -83,36 +80,21 @@ def _on_debian(recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, build=part)
 
 
-def _rattler() -> Any:
-    try:
-        import rattler
-    except ImportError:
-        raise MissingProgramError("py-rattler is not installed", hint="pip install 'computeops[conda]'") from None
-    return rattler
-
-
 def _environment(file: Path) -> tuple[list[str], list[str]]:
     """Return the channels and the packages that an environment.yml names."""
-    try:
-        import yaml  # type: ignore[import-untyped]  # no stubs: they would be one more dependency
-    except ImportError:
-        raise MissingProgramError("PyYAML is not installed", hint="pip install 'computeops[conda]'") from None
-    try:
-        found = yaml.safe_load(file.read_text(errors="replace"))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"{file.name}: {' '.join(str(error).split())[:300]}") from None
-    table: Mapping[str, Any] = found if isinstance(found, dict) else {}
+    table = conda_locks.yaml(file)
     channels, wanted = table.get("channels", ["conda-forge"]), table.get("dependencies", [])
     for key, value in (("channels", channels), ("dependencies", wanted)):
         if not isinstance(value, list) or not value or any(not isinstance(one, str) for one in value):
-            hint = "packages of pip belong to the builder `python`" if key == "dependencies" else ""
-            raise RecipeError(f"{file.name}: {key} must be a list of texts", hint=hint)
+            raise RecipeError(
+                f"{file.name}: {key} must be a list of texts", hint=conda_locks.PIP if key == "dependencies" else ""
+            )
     return [one for one in channels if one != "nodefaults"], wanted
 
 
 async def _solve(channels: Sequence[str], wanted: Sequence[str], glibc: str) -> list[Material]:
-    rattler = _rattler()
-    subdir = _SUBDIRS.get(platform.machine(), "")
+    rattler = conda_locks.rattler()
+    subdir = conda_locks.subdir()
     system = (("__unix", "0"), ("__linux", "5.10"), ("__glibc", glibc))
     virtual = [
         rattler.GenericVirtualPackage(rattler.PackageName(name), rattler.Version(version), rattler.BuildString("0"))
@@ -122,18 +104,12 @@ async def _solve(channels: Sequence[str], wanted: Sequence[str], glibc: str) -> 
         found = await rattler.solve(channels, wanted, platforms=[subdir, "noarch"], virtual_packages=virtual)
     except Exception as error:
         raise RecipeError(f"the environment cannot be solved: {str(error)[:2000]}") from error
-    made = []
-    for one in found:
-        if not one.sha256:
-            raise RecipeError(f"{one.file_name} has no sha256 in its channel")
-        digest = Digest.parse(f"sha256:{one.sha256.hex()}")
-        made.append(Material(f"{one.subdir}:{one.file_name}", str(one.url), digest, one.size or 0, "conda"))
-    return sorted(made, key=lambda one: one.name)
+    return [conda_locks.of_record(one) for one in found]
 
 
 async def _install(job: Job, folder: Path) -> None:
     """Install the locked packages into `folder/env`, as they will lie in `ENV`."""
-    rattler = _rattler()
+    rattler = conda_locks.rattler()
     records = []
     for one in job.lock.of_role("conda"):
         subdir, _, name = one.name.partition(":")
@@ -159,7 +135,7 @@ async def _install(job: Job, folder: Path) -> None:
             records,
             folder / "env",
             cache_dir=folder / "cache",
-            platform=rattler.Subdir(_SUBDIRS.get(platform.machine(), "")),
+            platform=rattler.Subdir(conda_locks.subdir()),
             alternative_target_prefix=ENV,
             execute_link_scripts=False,
             show_progress=False,

@@ -26,7 +26,7 @@ from computeops.recipe import PathSource, Recipe
 VENV = "/opt/venv"
 _FILES = ("requirements.txt", "pyproject.toml")
 _PYTHON = re.compile(r"python3_(3\.[0-9]+)\.[^_]*_[a-z0-9]+\.deb")
-_PINNED = re.compile(r"===?|@\s*\S+#sha256=|--hash=")
+_PINNED = re.compile(r"===?\s*[^*\s]+(?:\s|;|$)|@\s*\S+#sha256=|--hash=")
 _OPTION = re.compile(r"-(?:r|c|e|i|f)\b|--(?!hash\b)")
 _SCRIPT = """\
 set -eu

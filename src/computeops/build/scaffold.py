@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from computeops.build import conda_locks
 from computeops.build import taken as taken_by
 from computeops.errors import ConflictError, NotFoundError, StorageError, UsageError
 from computeops.limits import LIMITS
@@ -93,7 +94,7 @@ build_packages = []             # what build.sh needs; removed again after it
 suite = "bookworm"
 packages = []                   # of Debian, that the image has beside Python
 """,
-    "conda": """file = "environment.yml"
+    "conda": """file = "{file}"
 suite = "bookworm"
 packages = []                   # of Debian, that the image has beside the environment
 """,
@@ -182,6 +183,8 @@ def files(name: str, builder: str, existing: Path | None = None) -> Mapping[str,
     file, text = (part.format(name=name) for part in _FILES[builder])
     if existing is not None and builder == "python":
         file = "pyproject.toml" if existing.suffix == ".toml" else file  # the name says what it is
+    if existing is not None and builder == "conda" and conda_locks.is_one(existing):
+        file = existing.name
     text = text if existing is None else _text(existing)
     sources, more = _SPACK if builder == "spack" else "", dict[str, bytes]()
     if existing is not None:
@@ -233,10 +236,10 @@ def builder_of(file: Path) -> str:
     for builder, sign in _SIGNS.items():
         if re.search(sign, text, re.IGNORECASE | re.MULTILINE):
             return builder
-    if file.suffix in {".yml", ".yaml"} and file.name.startswith("environment"):
+    if conda_locks.is_one(file) or (file.suffix in {".yml", ".yaml"} and file.name.startswith("environment")):
         return "conda"
     if file.name == "pixi.toml":
-        hint = "write its packages into an environment.yml: pixi workspace export conda-environment"
+        hint = "take the pixi.lock beside it"
         raise UsageError(f"{file} is for pixi, and there is no builder for it", hint=hint)
     raise UsageError(f"cannot tell what {file} is", hint="name its builder with --builder")
 

@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
 from building import base_layout
 from computeops import recipe
 from computeops.errors import FormatError, LimitError, RecipeError
-from computeops.hub.deposits import apart, reading, recipes, swhid
+from computeops.hub import rebuild
+from computeops.hub.auth import Scope
+from computeops.hub.deposits import apart, keep, reading, recipes, swhid
 from computeops.hub.gc import collect
 from computeops.hub.state import Hub
 from computeops.limits import LIMITS
 from computeops.model import Digest
 from raw_http import Answer, Caller
+from shelf import Shelf
 from worksite import Worksite, archive_of, git_over_http, packed, worksite
 
 pytestmark = [pytest.mark.buildah, pytest.mark.apptainer, pytest.mark.squashfs]
@@ -209,6 +213,32 @@ def test_a_tag_is_kept_when_its_repository_is_gone(site: Worksite, tmp_path: Pat
     status, said = site.ask("POST", f"/api/v1/deposits/{kept['id']}", {"answers": {"summary": "Tiny"}})
     assert status == 201, said
     site.ask("POST", f"/api/v1/pipelines/{said['id']}/cancel")
+
+
+def test_deposits_come_back_from_storage_alone(tmp_path: Path) -> None:
+    def kept(hub: Hub) -> list[dict[str, Any]]:
+        caller = hub.auth.caller(f"Bearer {hub.auth.issue('ada', [Scope('push', '*')], days=1)}")
+        found = [msgspec.to_builtins(one) for one in keep.entries(hub, caller)]
+        return sorted(({**one, "id": 0} for one in found), key=lambda one: str(one["tree"]))
+
+    folder = tmp_path / "hub"
+    with Shelf(folder) as shelf:
+        for name in ("a", "b"):
+            archive = shelf.blob("main/tiny", packed(plain(tmp_path / name, name)))["digest"]
+            keep.deposit(shelf.hub, "main/tiny", apart.Asked(name=f"{name}-3.tar"), archive=archive, asked_by="ada")
+        before = kept(shelf.hub)
+        assert [one["origin"] for one in before] != []
+        rebuild.rebuild(shelf.hub, print)
+        assert kept(shelf.hub) == before
+    for file in folder.glob("hub.sqlite*"):
+        file.unlink()
+    hub = Hub.open(folder, rebuilding=True)
+    assert kept(hub) == []
+    assert rebuild.rebuild(hub, print).faults == ()
+    assert kept(hub) == before
+    collect(hub, grace_seconds=0)
+    assert {hub.blobs.size(Digest.parse(one["archive"])) for one in before} == {one["size"] for one in before}
+    hub.database.close()
 
 
 HOSTILE: list[tuple[str, list[tuple[str, str, str]]]] = [

@@ -1,4 +1,4 @@
-"""The index made anew from the storage alone: collections, repositories, manifests, tags, and then the catalogue.
+"""The index made anew from the storage alone: collections, repositories, manifests, tags, deposits, catalogue.
 
 What only the database has stays as it is: people, tokens, roles. What the index has and the storage does not know is
 taken out. Others may push meanwhile: each step looks again, under the locks of those who push.
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from computeops.errors import ComputeOpsError, ConflictError, FormatError
 from computeops.hub import catalogue, manifests, records
 from computeops.hub.db import Repository, blob_lock, repository_lock, upsert
+from computeops.hub.deposits import index as deposits
 from computeops.hub.manifests import Manifest
 from computeops.hub.records import Found
 from computeops.hub.state import Hub
@@ -53,6 +54,8 @@ def rebuild(hub: Hub, progress: Callable[[str], None]) -> Rebuilt:
             work.guarded(work.manifest, one)
         for one in found:
             work.guarded(work.tag, one)
+            work.guarded(work.deposit, one)
+        deposits.record_all(hub.database)
         removed = work.forget({one.key for one in found})
     progress("catalogue")
     catalogue.reindex(hub)
@@ -130,6 +133,16 @@ class _Work:
                 "retired": record.retired,
             }
             upsert(connection, tags, row)
+
+    def deposit(self, one: Found) -> None:
+        """Make the row of a deposit, and let the repository serve its archive."""
+        if one.kind is not records.Deposit:
+            return
+        record = records.read(self._storage, one.key, records.Deposit)
+        if record is None:
+            raise FormatError("damaged")
+        self._link(self._repository(one.name), record.archive, record.size, record.created)
+        deposits.restore(self._database, one.name, record)
 
     def _repository(self, name: str) -> Repository:
         if name not in self.known:

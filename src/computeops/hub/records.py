@@ -3,6 +3,7 @@
     collections/<name>/_settings                        {"public": false, "quota": null, "created": ...}
     repositories/<name>/_manifests/sha256/<hex>         {"media_type": ..., "created": ..., "place": ...}
     repositories/<name>/_tags/<tag>                     {"digest": ..., "moved": ..., "retired": false}
+    repositories/<name>/_deposits/<hex of its tree>     {"archive": ..., "tree": ..., "origin": ..., "found": ...}
 
 The bodies of manifests are blobs. A record is written inside the transaction that changes the index, just before its
 end: in the order of the transactions, and never after an answer. No component of a name begins with `_`.
@@ -10,7 +11,7 @@ end: in the order of the transactions, and never after an answer. No component o
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -18,9 +19,9 @@ from msgspec import Struct
 from computeops.errors import NotFoundError
 from computeops.hub.storage import Storage
 
-_REPOSITORIES, _MANIFESTS, _TAGS = "repositories", "_manifests", "_tags"
+_REPOSITORIES, _MANIFESTS, _TAGS, _DEPOSITS = "repositories", "_manifests", "_tags", "_deposits"
 _COLLECTIONS, _SETTINGS = "collections", "_settings"
-_MAX_BYTES = 65536
+_MAX_BYTES = 256 * 1024
 
 
 class Collection(Struct, frozen=True):
@@ -47,7 +48,23 @@ class Tag(Struct, frozen=True):
     retired: bool = False
 
 
-_T = TypeVar("_T", Collection, Manifest, Tag)
+class Deposit(Struct, frozen=True):
+    """A source that is kept; its fields are columns of the table."""
+
+    archive: str
+    size: int
+    content: str
+    tree: str
+    origin: str
+    found: dict[str, Any]
+    tops: list[str]
+    whole: bool
+    asked_by: str
+    created: int
+
+
+Record = Collection | Manifest | Tag | Deposit
+_T = TypeVar("_T", Collection, Manifest, Tag, Deposit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +73,9 @@ class Found:
 
     name: str
     """Of the collection or repository."""
-    kind: type[Collection | Manifest | Tag]
+    kind: type[Record]
     value: str
-    """The digest of the manifest, or the tag."""
+    """The digest of the manifest, the tag, or the hash of the deposit's tree."""
     key: str
 
 
@@ -72,12 +89,17 @@ def tag_key(repository: str, tag: str) -> str:
     return f"{_REPOSITORIES}/{repository}/{_TAGS}/{tag}"
 
 
+def deposit_key(repository: str, tree: str) -> str:
+    """Return where a source with the SWHID `tree` is recorded."""
+    return f"{_REPOSITORIES}/{repository}/{_DEPOSITS}/{tree.rpartition(':')[2]}"
+
+
 def collection_key(name: str) -> str:
     """Return where the settings of a collection are recorded."""
     return f"{_COLLECTIONS}/{name}/{_SETTINGS}"
 
 
-def write(storage: Storage, key: str, record: Collection | Manifest | Tag) -> None:
+def write(storage: Storage, key: str, record: Record) -> None:
     """Store a record, durably."""
     storage.write(key, msgspec.json.encode(record))
 
@@ -101,6 +123,9 @@ def find(storage: Storage) -> Iterator[Found]:
         if f"/{_TAGS}/" in rest:
             name, _, tag = rest.partition(f"/{_TAGS}/")
             yield Found(name, Tag, tag, entry.key)
+        elif f"/{_DEPOSITS}/" in rest:
+            name, _, tree = rest.partition(f"/{_DEPOSITS}/")
+            yield Found(name, Deposit, tree, entry.key)
         elif f"/{_MANIFESTS}/" in rest:
             name, _, digest = rest.partition(f"/{_MANIFESTS}/")
             yield Found(name, Manifest, digest.replace("/", ":"), entry.key)

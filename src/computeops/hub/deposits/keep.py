@@ -16,8 +16,7 @@ from msgspec import Struct
 from computeops.errors import LimitError, NotFoundError, RecipeError, UsageError, did_you_mean
 from computeops.hub import names
 from computeops.hub.auth import Caller
-from computeops.hub.db import upsert
-from computeops.hub.deposits import apart, fields, recipes
+from computeops.hub.deposits import apart, fields, index, recipes
 from computeops.hub.deposits.apart import Asked, Opened
 from computeops.hub.deposits.tables import deposits
 from computeops.hub.pipelines import start
@@ -92,10 +91,10 @@ def deposit(hub: Hub, repository: str, asked: Asked, *, archive: str = "", asked
         asked = msgspec.structs.replace(asked, private=hub.settings.pipelines.private_addresses)
         with apart.opened(asked, hub.blobs.work) as (found, folder):
             row = _row(repository, asked, found, asked_by)
-            if (known := _known(hub, repository, found.tree)) is not None:
-                return _again(hub, known, row)
-            digest, size = _store(hub, repository, folder / "archive")
-            return _noted(hub, row | {"archive": str(digest), "size": size})
+            if (known := _known(hub, repository, found.tree)) is None:
+                digest, size = _store(hub, repository, folder / "archive")
+                row |= {"archive": str(digest), "size": size}
+            return _noted(hub, row, known)
     digest = Digest.parse(archive)
     held = hub.database.repository(repository)
     linked = hub.database.linked(held, str(digest)) if held else None
@@ -107,9 +106,7 @@ def deposit(hub: Hub, repository: str, asked: Asked, *, archive: str = "", asked
         asked = msgspec.structs.replace(asked, archive=str(file.resolve()))
         with apart.opened(asked, hub.blobs.work) as (found, _):
             row = _row(repository, asked, found, asked_by)
-    if (known := _known(hub, repository, found.tree)) is not None:
-        return _again(hub, known, row)
-    return _noted(hub, row | {"archive": str(digest), "size": linked})
+    return _noted(hub, row | {"archive": str(digest), "size": linked}, _known(hub, repository, found.tree))
 
 
 def release(hub: Hub, kept: Deposit, answers: Mapping[str, str], *, asked_by: str) -> Started:
@@ -211,22 +208,10 @@ def _known(hub: Hub, repository: str, tree: str) -> sa.Row[Any] | None:
         return connection.execute(same).first()
 
 
-def _again(hub: Hub, known: sa.Row[Any], row: Mapping[str, Any]) -> Deposit:
-    """Note what is said of a tree that is kept already; its archive stays the one that came first."""
-    new = {name: row[name] for name in ("origin", "found")}
-    with hub.database.write() as connection:
-        connection.execute(sa.update(deposits).where(deposits.c.id == known.id).values(**new))
-    again = _known(hub, known.repository, known.tree)
-    assert again is not None
-    return _shown(again, known=True)
-
-
-def _noted(hub: Hub, row: Mapping[str, Any]) -> Deposit:
-    with hub.database.write() as connection:
-        upsert(connection, deposits, row, on=["repository", "tree"], keep=True)  # two at once keep one
-    made = _known(hub, row["repository"], row["tree"])
-    assert made is not None
-    return _shown(made)
+def _noted(hub: Hub, row: Mapping[str, Any], known: sa.Row[Any] | None) -> Deposit:
+    """Write down a deposit; the archive of a tree that is `known` stays the one that came first."""
+    first = {"archive": known.archive, "size": known.size} if known else {}
+    return _shown(index.note(hub.database, {**row, **first}), known=known is not None)
 
 
 def _tops(hub: Hub, kept: Deposit) -> list[str]:

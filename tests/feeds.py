@@ -31,6 +31,11 @@ def osv(
     return {"id": id_, "modified": MODIFIED, "affected": [affected], **more}
 
 
+def cyclonedx(*components: Mapping[str, Any]) -> bytes:
+    """A bill of materials."""
+    return json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components}).encode()
+
+
 def write_zip(file: Path, records: Sequence[Mapping[str, Any]], *, when: int = NOW - DAY) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

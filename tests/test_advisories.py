@@ -97,6 +97,7 @@ def test_a_version_that_is_introduced_and_last_affected_is_one_version() -> None
         ([{"introduced": "0"}, {"introduced": "1"}, {"fixed": "1"}], ["0.5"]),
         ([{"introduced": "0", "fixed": "1"}], ["0.5"]),
         ([{"introduced": "1"}], ["1", "2", "3"]),
+        ([{"introduced": "0.5"}, {"fixed": "0.5"}, {"introduced": "2"}, {"fixed": "3"}], ["2"]),  # RUSTSEC-2024-0399
     ],
 )
 def test_events_at_one_version(events: list[dict[str, str]], expected: list[str]) -> None:

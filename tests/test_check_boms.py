@@ -15,12 +15,9 @@ from computeops.errors import ComputeOpsError, FormatError, LimitError
 from computeops.image.oci import canonical
 from computeops.image.tree import Directory
 from computeops.model import Digest, Image
+from feeds import cyclonedx
 
 STORED = Path(__file__).parent / "packages/sbom"
-
-
-def cyclonedx(*components: Mapping[str, Any]) -> bytes:
-    return json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components}).encode()
 
 
 def one(purl: str, **more: object) -> tuple[Package, System]:

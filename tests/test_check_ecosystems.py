@@ -12,7 +12,7 @@ import pytest
 from packageurl import PackageURL
 
 from computeops.check import inventory
-from computeops.check.inventory import Inventory, golang
+from computeops.check.inventory import Inventory, Unread, golang
 from computeops.image.tree import Directory
 from elf import elf
 
@@ -159,7 +159,8 @@ def test_conda_says_channel_and_build_and_what_it_holds(tmp_path: Path) -> None:
         "pkg:pypi/six@1.16.0",
     ]
     # PyPI's advisories are about the package inside; the distribution of conda publishes none.
-    assert [(one.owner, one.holds) for one in found.packages] == [("", ()), ("", (metadata,)), ("", ())]
+    holds = ("pkg:pypi/six@1.16.0",)
+    assert [(one.owner, one.holds) for one in found.packages] == [("", ()), ("", holds), ("", ())]
 
 
 def test_spack_has_records_and_a_database(tmp_path: Path) -> None:
@@ -219,6 +220,8 @@ def test_go_names_its_modules_and_its_standard_library(tmp_path: Path) -> None:
         "pkg:golang/stdlib@1.26.8",
     ]
     assert faults(found) == {"usr/local/bin/hello": "a module without a version: 'example.org/hello'"}
+    itself = golang.packages(b"go1.26.8\npath\tcmd/go\nbuild\t-compiler=gc\n", "usr/local/go/bin/go")
+    assert [one.package.name for one in itself if not isinstance(one, Unread)] == ["stdlib", "toolchain"]
 
 
 _FRAME = b"0" * 16

@@ -19,7 +19,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 import feeds
-from computeops.check import freshness, kinds
+from computeops.check import freshness, inventory, kinds
 from computeops.check import scan as scanning
 from computeops.check.advisories.lookup import Index
 from computeops.check.advisories.model import State
@@ -57,6 +57,7 @@ def pypi(name: str, version: str, **more: Any) -> Package:
 
 
 Scanned = Callable[..., Scan]
+FILES = {"debian": "debian/tracker.json", "kev": "kev.json", "names/conda-forge": "names/conda-forge.json"}
 
 
 @pytest.fixture
@@ -73,8 +74,8 @@ def scanned(tmp_path: Path) -> Scanned:
     ) -> Scan:
         mirror = tmp_path / "mirror"
         for name, content in records.items():
-            if name in {"debian", "kev"}:
-                feeds.write(mirror / {"debian": "debian/tracker.json", "kev": "kev.json"}[name], content)
+            if file := FILES.get(name):
+                feeds.write(mirror / file, content)
             else:
                 feeds.write_zip(mirror / f"osv/{name}/all.zip", content)
         path = tmp_path / "index.sqlite"
@@ -171,21 +172,98 @@ def test_a_module_is_judged_within_its_stream(scanned: Scanned) -> None:
     assert [one.package.version for one in scan.counting] == [f"1:16.0.0-{release}"]
 
 
-def test_a_minor_release_of_its_own_is_the_measure(scanned: Scanned) -> None:
-    alma = System("almalinux", "9.2")
-    records = [
-        feeds.osv("ALSA-2026:1", "AlmaLinux:9", "curl", [{"introduced": "0"}, {"fixed": "7.76.1-23.el9_2.4"}], related=["CVE-2026-1001"]),
-        feeds.osv("ALSA-2026:2", "AlmaLinux:9", "curl", [{"introduced": "0"}, {"fixed": "7.76.1-26.el9_3.2"}], related=["CVE-2026-1001"]),
-    ]  # fmt: skip
+def test_a_minor_release_that_is_looked_after_is_the_measure(scanned: Scanned) -> None:
+    fixes = ["7.76.1-23.el9_2.4", "7.76.1-23.el9_2.6", "7.76.1-26.el9_3.2"]
     versions = {
         "7.76.1-23.el9_2.3": 1,
-        "7.76.1-23.el9_2.4": 0,
+        "7.76.1-23.el9_2.4": 1,
+        "7.76.1-23.el9_2.6": 0,
         "7.76.1-26.el9": 1,
         "7.76.1-26.el9_3.1": 1,
         "7.76.1-26.el9_3.2": 0,
     }
-    for version, count in versions.items():
-        assert len(scanned([rpm("curl", version)], {"AlmaLinux": records}, system=alma).counting) == count, version
+
+    def count(version: str, feed: str, ecosystem: str, system: System) -> int:
+        records = [
+            feeds.osv(f"X-{fix}", ecosystem, "curl", [{"introduced": "0"}, {"fixed": fix}], upstream=["CVE-2026-1001"])
+            for fix in fixes
+        ]
+        return len(scanned([rpm("curl", version)], {feed: records}, system=system).counting)
+
+    red_hat = ("Red Hat", "Red Hat:enterprise_linux:9::baseos", System("rhel", "9.2"))
+    assert {version: count(version, *red_hat) for version in versions} == versions
+    # Those who rebuild it repair nothing but their last minor release.
+    assert count("7.76.1-23.el9_2.6", "AlmaLinux", "AlmaLinux:9", System("almalinux", "9.2")) == 1
+
+
+@pytest.mark.parametrize(
+    ("ecosystem", "system"),
+    [
+        ("Debian", DEBIAN),
+        ("SUSE:Linux Enterprise Module for Basesystem 15 SP5", System("sles", "15.5")),
+        ("SUSE:Linux Enterprise Server 15 SP5-LTSS", System("sles", "15.5")),
+        ("SUSE:Linux Enterprise Server 16.0", System("sles", "16.0")),
+        ("SUSE:Linux Enterprise Micro 5.3", System("sle-micro", "5.3")),
+        ("openSUSE:Leap 15.6", System("opensuse-leap", "15.6")),
+        ("openEuler:22.03-LTS-SP1", System("openeuler", "22.03", "openEuler 22.03 (LTS-SP1)")),
+        ("Rocky Linux:9", System("rocky", "9.3")),
+        ("Azure Linux:2", System("mariner", "2.0")),
+        ("Alpaquita:23", System("alpaquita", "23")),
+        ("Chainguard", System("chainguard", "20230214")),
+        ("Red Hat:enterprise_linux:9::appstream", System("centos", "9", "CentOS Linux 9")),
+    ],
+)
+def test_every_name_of_a_release_means_the_system(scanned: Scanned, ecosystem: str, system: System) -> None:
+    record = feeds.osv("X-1", ecosystem, "zlib", [{"introduced": "0"}, {"fixed": "2-1"}])
+    make = {"debian": "deb", "alpaquita": "apk", "chainguard": "apk"}.get(system.id, "rpm")
+    package = replace(rpm("zlib", "1-1"), kind=make)
+    feed = ecosystem.partition(":")[0]
+    assert found(scanned([package], {feed: [record]}, system=system)) == [("X-1", "zlib")]
+    assert (
+        found(scanned([replace(package, version="2-1", source_version="2-1")], {feed: [record]}, system=system)) == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("ecosystem", "purl", "events", "count"),
+    [
+        ("PyPI", "pkg:pypi/torch@1.13.1%2Bcu117", [{"introduced": "0"}, {"last_affected": "1.13.1"}], 1),
+        ("PyPI", "pkg:pypi/torch@1.13.1%2Bcu117", [{"introduced": "0"}, {"fixed": "1.13.1"}], 0),
+        ("Bitnami", "pkg:bitnami/nginx@1.25.3-1?arch=amd64&distro=debian-11", [{"introduced": "0"}, {"fixed": "1.25.3"}], 0),
+        ("Bitnami", "pkg:bitnami/nginx@1.25.2-9", [{"introduced": "0"}, {"fixed": "1.25.3"}], 1),
+        ("Bitnami", "pkg:bitnami/pgpool@4.6.0-0", [{"introduced": "0"}, {"fixed": "4.6.0-1"}], 1),
+        ("Bitnami", "pkg:bitnami/golang@1.26.0-2", [{"introduced": "1.26.0-0"}, {"fixed": "1.26.1"}], 1),
+        ("npm", "pkg:npm/%40babel/traverse@7.23.1", [{"introduced": "0"}, {"fixed": "7.23.2"}], 1),
+        ("npm", "pkg:npm/%40babel/traverse@8.0.0-alpha.3", [{"introduced": "8.0.0-alpha.0"}, {"fixed": "8.0.0-alpha.4"}], 1),
+        ("Go", "pkg:golang/github.com/docker/docker@v24.0.6%2Bincompatible", [{"introduced": "0"}, {"fixed": "24.0.7"}], 1),
+        ("Go", "pkg:golang/golang.org/x/net@v0.0.0-20220101000000-0123456789ab", [{"introduced": "0"}, {"fixed": "0.17.0"}], 1),
+        ("Go", "pkg:golang/stdlib@1.21.0-rc.2", [{"introduced": "1.21.0-0"}, {"fixed": "1.21.5"}], 1),
+        ("Maven", "pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1", [{"introduced": "2.0-beta9"}, {"fixed": "2.15.0"}], 1),
+        ("RubyGems", "pkg:gem/rack@3.0.0.rc1", [{"introduced": "0"}, {"fixed": "3.0.0"}], 1),
+        ("NuGet", "pkg:nuget/newtonsoft.json@12.0.3", [{"introduced": "0"}, {"fixed": "13.0.1"}], 1),
+        ("Hex", "pkg:hex/plug@1.3.0", [{"introduced": "0"}, {"fixed": "1.3.1"}], 1),
+        ("crates.io", "pkg:cargo/time@0.2.22", [{"introduced": "0.1.0"}, {"fixed": "0.2.23"}], 1),
+    ],
+)  # fmt: skip
+def test_languages_have_names_and_versions_of_their_own(
+    scanned: Scanned, ecosystem: str, purl: str, events: list[dict[str, str]], count: int
+) -> None:
+    (package,) = inventory.of_document(feeds.cyclonedx({"type": "library", "name": "x", "purl": purl}), "x").packages
+    name = "Newtonsoft.Json" if ecosystem == "NuGet" else package.name
+    scan = scanned([package], {ecosystem: [feeds.osv("X-1", ecosystem, name, events)]})
+    assert (len(scan.counting), scan.gaps) == (count, ())
+
+
+def test_what_a_package_of_conda_carries_counts_once(scanned: Scanned) -> None:
+    inner = pypi("Jinja2", "3.1.2")
+    outer = Package("conda", "jinja2", "3.1.2", "pkg:conda/jinja2@3.1.2", "conda-meta/jinja2.json", holds=(inner.purl,))
+    records = {"PyPI": [feeds.osv("PYSEC-1", "PyPI", "jinja2", [{"introduced": "0"}, {"fixed": "3.1.3"}])]}
+    names = {"names/conda-forge": {"jinja2": ["jinja2"]}}
+    both = scanned([outer, inner], records | names)
+    assert [(one.package.kind, str(one.confidence)) for one in both.counting] == [("pypi", "confirmed")]
+    assert both.gaps == ()
+    alone = scanned([replace(outer, holds=())], records | names)
+    assert [(one.package.kind, str(one.confidence)) for one in alone.counting] == [("conda", "probable")]
 
 
 def test_a_package_in_the_format_of_another_distribution_is_a_gap(scanned: Scanned) -> None:

@@ -89,8 +89,10 @@ def _component(package: Package, names: Mapping[Package, str], inner: Sequence[A
         "computeops:place": f"/{package.place}",
         "computeops:source": package.source,
         "computeops:source-version": package.source_version,
+        "computeops:module": package.module,
     }
     made["properties"] = [{"name": name, "value": value} for name, value in facts.items() if value]
+    made["properties"] += [{"name": "computeops:holds", "value": purl} for purl in package.holds]
     if inner:
         made["components"] = list(inner)
     return made

@@ -11,16 +11,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from computeops.check.advisories import cvss
-from computeops.check.advisories.ecosystem import by_binary_name, name_of, of_kind, of_system, scheme
+from computeops.check.advisories.ecosystem import by_binary_name, name_of, of_kind, of_system, scheme, version_of
 from computeops.check.advisories.lookup import Facts, Hit, Index, Notice, Said, merged
 from computeops.check.advisories.model import State
 from computeops.check.advisories.names import BORROWED, Elsewhere, by_rule, by_upstream
 from computeops.check.advisories.osv import key_function
 from computeops.check.findings import Confidence, Finding, rank
-from computeops.check.inventory import Inventory, Package
+from computeops.check.inventory import Inventory, Package, dialect
 from computeops.check.versions import deb, rpm
 
 _DISTRIBUTION_KINDS = frozenset({"deb", "rpm", "apk"})
+_REBUILDS = frozenset({"centos", "scientific"})
+"""Of Red Hat's releases, by whose advisories they are judged."""
 _KERNEL = re.compile(
     r"linux|kernel|kernel-rt|linux-(?:lts|edge|rt|virt|headers|signed|hwe|aws|azure|gcp|kvm|oracle|\d).*"
 )
@@ -45,13 +47,19 @@ class Question:
     confidence: Confidence = Confidence.CONFIRMED
 
 
+def _with_base(ecosystems: Sequence[str], index: Index) -> Sequence[str]:
+    """Add `Debian` to `Debian:12` if there are records that name no release: they are about every one."""
+    bases = dict.fromkeys(base for one in ecosystems if (base := one.partition(":")[0]) not in ecosystems)
+    return [*ecosystems, *(base for base in bases if index.covers(base))]
+
+
 class Matcher:
     """Finds what advisories say about the packages of an inventory; remembers what packages of one source share."""
 
     def __init__(self, index: Index, inventory: Inventory) -> None:
         self._index = index
-        self._system = of_system(inventory.system)
-        self._probable = inventory.system.id == "centos"
+        self._system = _with_base(of_system(inventory.system), index)
+        self._probable = inventory.system.id in _REBUILDS
         self._covered: dict[str, bool] = {}
         self._notices: dict[int, Notice] = {}
         self._facts: dict[str, Facts] = {}
@@ -106,13 +114,22 @@ class Matcher:
     def _ecosystems(self, package: Package) -> Sequence[str]:
         """Return who judges packages like this: of a distribution only those in its own format."""
         if package.kind in BORROWED:
-            return [one.ecosystem for one in self._elsewhere(package)]
+            return [one.ecosystem for one in self._names_elsewhere(package)]
         if package.kind in _DISTRIBUTION_KINDS:
             return [one for one in self._system if scheme(one).startswith(package.kind)]
         return [one for one in (of_kind(package.kind),) if one]
 
     def _elsewhere(self, package: Package) -> Iterator[Elsewhere]:
-        """Yield what a package, about which nobody publishes advisories, is called by those who do."""
+        """Yield what a package, about which nobody publishes advisories, is called by those who do.
+
+        What it only carries, a package with a record of its own, is asked for by that.
+        """
+        carried = set(_carried(package))
+        for one in self._names_elsewhere(package):
+            if (one.ecosystem, name_of(one.ecosystem, one.name)) not in carried:
+                yield one
+
+    def _names_elsewhere(self, package: Package) -> Iterator[Elsewhere]:
         if package.kind == "conda":
             if package.name not in self._in_pypi:
                 self._in_pypi[package.name] = self._index.in_pypi((package.name,)).get(package.name, ())
@@ -157,7 +174,7 @@ class Matcher:
             return
         if package.kind not in _DISTRIBUTION_KINDS:
             for ecosystem in self._ecosystems(package):
-                yield Question(ecosystem, name_of(ecosystem, package.name), package.version)
+                yield _question(ecosystem, package.name, package.version, Confidence.CONFIRMED)
             return
         confidence = Confidence.PROBABLE if self._probable else Confidence.CONFIRMED
         source = (package.source or package.name, package.source_version or package.version)
@@ -204,7 +221,7 @@ class Matcher:
             decisive = said
             if package.kind in _DISTRIBUTION_KINDS:
                 known = _Known(self._index, number, vulnerability)
-                decisive = () if _repaired_in_stream(question.version, key, known) else _decisive(said, known)
+                decisive = () if _repaired_in_stream(question, key, known) else _decisive(said, known)
             if decisive:
                 yield self._finding(package, question, vulnerability, decisive)
 
@@ -263,12 +280,23 @@ class Matcher:
         return merged(facts for name in names if (facts := self._facts[name]) is not _NOTHING)
 
 
+def _carried(package: Package) -> Iterator[tuple[str, str]]:
+    """Yield ecosystem and name of the packages of languages that a package installs."""
+    for one in package.holds:
+        if (inner := dialect.parse(one)) is not None:
+            yield of_kind(inner.kind), inner.name
+
+
 def _borrowed(what: Elsewhere, version: str) -> Question:
     """Return the question about a package that is known elsewhere by another name."""
     if what.upstream:
         # Julia counts its own builds of a version behind a `+`: of the same version, any is what was packaged here.
         return Question(what.ecosystem, what.name, f"{version}+{_LAST_BUILD}", Confidence.UPSTREAM)
-    return Question(what.ecosystem, name_of(what.ecosystem, what.name), version, Confidence.PROBABLE)
+    return _question(what.ecosystem, what.name, version, Confidence.PROBABLE)
+
+
+def _question(ecosystem: str, name: str, version: str, confidence: Confidence) -> Question:
+    return Question(ecosystem, name_of(ecosystem, name), version_of(ecosystem, version), confidence)
 
 
 class _Known:
@@ -298,28 +326,42 @@ def _decisive(said: Sequence[tuple[Hit, Notice]], known: Iterable[Said]) -> Sequ
     return () if len(direct) in {0, len(said)} and any(settling) else said
 
 
-def _repaired_in_stream(version: str, key: bytes, known: Iterable[Said]) -> bool:
+def _repaired_in_stream(question: Question, key: bytes, known: Iterable[Said]) -> bool:
     """Return whether the minor release that an rpm was built for (`el9_2`) has a fix, and this version has it.
 
-    The next minor release repaired the same under a higher version; that one is no measure for this.
+    Red Hat looks after minor releases for years, and the next one repaired the same under a higher version; that one
+    is no measure for this. Those who rebuild its releases look after the last one alone.
     """
-    stream = rpm.minor_release(version)
-    return bool(stream) and any(
-        one.high is not None and one.high <= key and rpm.minor_release(one.fixed) == stream for one in known
-    )
+    stream = rpm.minor_release(question.version)
+    if not stream or not question.ecosystem.startswith("Red Hat:"):
+        return False
+    fixes = [one.high for one in known if one.high is not None and rpm.minor_release(one.fixed) == stream]
+    return bool(fixes) and max(fixes) <= key
 
 
 def _grouped(hits: Sequence[tuple[Hit, Notice]]) -> Mapping[str, Sequence[tuple[Hit, Notice]]]:
-    """Return the hits by vulnerability; records whose names of it overlap are about one."""
+    """Return the hits by vulnerability; records whose names of it overlap are about one, directly or by others."""
+    same: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while (above := same.setdefault(name, name)) != name:
+            name = above
+        return name
+
+    for _, notice in hits:
+        for name in notice.aliases if len(notice.vulnerabilities) == 1 else ():
+            # The CVE that comes first is what a group is called.
+            one, other = sorted((root(notice.vulnerabilities[0]), root(name)), key=_called)
+            same[other] = one
     groups: dict[str, list[tuple[Hit, Notice]]] = {}
-    chosen: dict[str, str] = {}
     for hit, notice in sorted(hits, key=lambda one: one[1].vulnerabilities):
-        for vulnerability in notice.vulnerabilities:
-            names = [vulnerability, *notice.aliases] if len(notice.vulnerabilities) == 1 else [vulnerability]
-            group = next((chosen[name] for name in names if name in chosen), vulnerability)
-            chosen.update(dict.fromkeys(names, group))
-            groups.setdefault(group, []).append((hit, notice))
+        for vulnerability in dict.fromkeys(map(root, notice.vulnerabilities)):
+            groups.setdefault(vulnerability, []).append((hit, notice))
     return groups
+
+
+def _called(name: str) -> tuple[bool, str]:
+    return not name.startswith("CVE-"), name
 
 
 def _summary(said: Sequence[Notice]) -> str:
@@ -340,7 +382,7 @@ def _fitting(package: Package) -> Callable[[Hit], bool]:
     modular, stream = rpm.modular(package.version), f"{package.module}:"
 
     def fits(hit: Hit) -> bool:
-        if hit.fixed and rpm.modular(hit.fixed) != modular:
+        if (rpm.modular(hit.fixed) if hit.fixed else bool(hit.module)) != modular:
             return False
         return not (hit.module and package.module) or stream.startswith(f"{hit.module}:")
 

@@ -93,8 +93,10 @@ def _id(package: Package) -> str:
 
 def _contents(inventory: Inventory) -> Iterable[dict[str, str]]:
     owners = {one.purl: _id(one) for one in inventory.packages if not one.owner}
+    holders = {purl: _id(one) for one in inventory.packages for purl in one.holds}
     for package in inventory.packages:
-        yield _relation(owners.get(package.owner, _IMAGE), "CONTAINS", _id(package))
+        owner = owners.get(package.owner) or holders.get(package.purl, _IMAGE)
+        yield _relation(owner, "CONTAINS", _id(package))
 
 
 def _relation(subject: str, kind: str, related: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from computeops.check.inventory import System
+from computeops.check.versions import pep440
 
 _SCHEMES: Mapping[str, str] = {
     "Debian": "deb",
@@ -33,14 +34,15 @@ _SCHEMES: Mapping[str, str] = {
     "Go": "semver",
     "crates.io": "semver",
     "Hex": "semver",
-    "Pub": "semver",
+    "Pub": "julia",
     "SwiftURL": "semver",
-    "Bitnami": "semver",
+    "Bitnami": "bitnami",
     "GitHub Actions": "semver",
     "Julia": "julia",
     "Maven": "maven",
-    "NuGet": "semver",
+    "NuGet": "nuget",
     "Packagist": "semver",
+    "RubyGems": "gem",
 }
 _KINDS: Mapping[str, str] = {
     "pypi": "PyPI",
@@ -56,6 +58,9 @@ _KINDS: Mapping[str, str] = {
     "julia": "Julia",
     "hackage": "Hackage",
     "hex": "Hex",
+    "pub": "Pub",
+    "swift": "SwiftURL",
+    "bitnami": "Bitnami",
 }
 """Type of purl to the ecosystem of the language."""
 _DEBIAN_RELEASES: Mapping[str, str] = {
@@ -70,16 +75,24 @@ _DEBIAN_RELEASES: Mapping[str, str] = {
     "duke": "15",
 }
 _BINARY_NAMES = frozenset({"AlmaLinux", "Red Hat", "Rocky Linux"})
+_ANY_CASE = frozenset({"NuGet", "Packagist", "Pub"})
 _RUN = re.compile(r"[-_.]+")
 _RED_HAT = re.compile(r"Red Hat:(?:enterprise_linux|rhel):(\d+)(?:\.\d+)?(?:::.*)?")
+_SUSE = re.compile(r"SUSE:Linux Enterprise (?!Micro|Real).*?(\d+)(?:(?: SP|\.)([1-9]\d*)|\.0)?(?:-.*)?")
 _MAJOR = re.compile(r"\d+")
 
 
 def normal(ecosystem: str) -> str:
-    """Return the name of an ecosystem as the index writes it: without `:LTS`, and Red Hat's CPE as `Red Hat:9`."""
+    """Return the name of an ecosystem as the index writes it: without `:LTS`, and Red Hat's CPE as `Red Hat:9`.
+
+    SUSE publishes for each module and product (`SUSE:Linux Enterprise Module for Basesystem 15 SP5`): parts of one
+    system with one version of a package, `SUSE:15.5`.
+    """
     name = ecosystem.strip().removesuffix(":LTS")
     if match := _RED_HAT.fullmatch(name):
         return f"Red Hat:{match[1]}"
+    if match := _SUSE.fullmatch(name):
+        return f"SUSE:{match[1]}.{match[2]}" if match[2] else f"SUSE:{match[1]}"
     base, colon, rest = name.partition(":")
     return f"{base}:v{rest}" if base == "Alpine" and colon and rest[:1].isdigit() else name
 
@@ -101,7 +114,14 @@ def by_binary_name(ecosystem: str) -> bool:
 
 def name_of(ecosystem: str, name: str) -> str:
     """Return the name of a package as the index writes it: for Python as in PEP 503."""
-    return _RUN.sub("-", name).lower() if ecosystem == "PyPI" else name
+    if ecosystem == "PyPI":
+        return _RUN.sub("-", name).lower()
+    return name.lower() if ecosystem in _ANY_CASE else name
+
+
+def version_of(ecosystem: str, version: str) -> str:
+    """Return the version that advisories speak of: `2.1.0` of `2.1.0+cu118`, where PEP 440 labels who built it."""
+    return version.partition("+")[0] if ecosystem == "PyPI" and pep440.is_version(version) else version
 
 
 def of_kind(kind: str) -> str:
@@ -167,8 +187,7 @@ def _openeuler(system: System) -> Sequence[str]:
 
 
 def _suse(system: System) -> Sequence[str]:
-    # The schema's form is the PRETTY_NAME without the word in front: `SUSE:Linux Enterprise Server 15 SP5`.
-    return (f"SUSE:{system.title.removeprefix('SUSE ')}",) if system.title else ()
+    return (f"SUSE:{system.version.removesuffix('.0')}",) if system.version else ()
 
 
 _OWN_RULES: Mapping[str, Callable[[System], Sequence[str]]] = {
@@ -177,6 +196,7 @@ _OWN_RULES: Mapping[str, Callable[[System], Sequence[str]]] = {
     "alpine": _alpine,
     "rhel": _red_hat,
     "centos": _red_hat,
+    "scientific": _red_hat,
     "openeuler": _openeuler,
     "sled": _suse,
     "sles": _suse,
@@ -184,15 +204,18 @@ _OWN_RULES: Mapping[str, Callable[[System], Sequence[str]]] = {
 }
 _OTHERS: Mapping[str, str] = {
     "almalinux": "AlmaLinux:{major}",
+    "alpaquita": "Alpaquita:{version}",
     "azurelinux": "Azure Linux:{major}",
     "chainguard": "Chainguard",
     "mageia": "Mageia:{major}",
+    "mariner": "Azure Linux:{major}",
     "minimos": "MinimOS",
     "opensuse": "openSUSE:Leap {version}",
     "opensuse-leap": "openSUSE:Leap {version}",
     "opensuse-tumbleweed": "openSUSE:Tumbleweed",
     "photon": "Photon OS:{version}",
     "rocky": "Rocky Linux:{major}",
+    "sle-micro": "SUSE:Linux Enterprise Micro {version}",
     "wolfi": "Wolfi",
 }
 """ID of os-release to the name of the ecosystem, with what of the version belongs to it."""

@@ -208,18 +208,21 @@ def _walk(points: Sequence[tuple[bytes, int, bool, str]]) -> Iterable[Span]:
         (low, *_), (high, _, closed, text) = points
         yield Span(low, high, closed, text)
         return
-    closing = {at for at, kind, _, _ in points if kind == _CLOSES}
-    last = max((number for number, point in enumerate(points) if point[1] == _CLOSES), default=-1)
     opened: bytes | None = None
+    ended: bytes | None = None
+    empty: bytes | None = None
     for number, (at, kind, closed, text) in enumerate(points):
         if kind == _OPENS:
-            # 1.0 introduces and 1.0 fixes: nothing is affected from there on, unless a later event ends it again.
-            if opened is None and (at not in closing or number < last):
+            # Introduced where another range ends: affected from there on only if a later event ends that, too.
+            again = at != ended or [one for _, one, *_ in points[number + 1 : number + 2]] == [_CLOSES]
+            if opened is None and at != empty and again:
                 opened = at
-        elif opened is not None:
+        elif opened is None:
+            empty = at  # 1.0 introduces and 1.0 fixes: nothing is affected
+        else:
             if at > opened or closed:
                 yield Span(opened, at, closed, text)
-            opened = None
+            opened, ended = None, at
     if opened is not None:
         yield Span(opened)
 

@@ -6,7 +6,7 @@ a silent one. Software that was compiled without a package manager leaves no rec
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,11 +73,15 @@ def packages(tree: Tree, attached: Iterable[tuple[str, bytes]] = ()) -> Inventor
     found: list[Package] = []
     unread = list(taken.lost(files))
     owners: dict[str, str] = {}
+    held: dict[Package, Collection[str]] = {}
     for database in (*_DISTRIBUTIONS, *_OTHERS):
         for one in _read(database.read(files, system, records), found, unread):
             found.append(replace(one.package, owner=owners.get(one.package.place, "")))
             if database in _DISTRIBUTIONS:
                 owners.update(dict.fromkeys(one.files, one.package.purl))
+            elif one.files and not found[-1].owner:
+                held[found[-1]] = one.files
+    found = _holding(found, held)
     if all(one.kind not in _SYSTEMS for one in found):
         unread.append(Unread("system", "", "there are no packages of a distribution"))
     documents = [*embedded.read(files, system, records), *_attached(attached)]
@@ -86,6 +90,15 @@ def packages(tree: Tree, attached: Iterable[tuple[str, bytes]] = ()) -> Inventor
     unread = [one for one in (*unread, *taken.faults) if one.place not in owners]
     unread += taken.traces(owners)
     return _inventory(system, found, unread)
+
+
+def _holding(found: list[Package], held: Mapping[Package, Collection[str]]) -> list[Package]:
+    """Let packages name those that their files record."""
+    recorded: dict[str, list[str]] = {}
+    for one in found:
+        recorded.setdefault(one.place, []).append(one.purl)
+    purls = {one: sorted({purl for file in files for purl in recorded.get(file, ())}) for one, files in held.items()}
+    return [replace(one, holds=tuple(purls[one])) if one in purls else one for one in found]
 
 
 def of_image(path: Path, arch: str = "", tmp: Path | None = None) -> Inventory:
@@ -143,7 +156,7 @@ def _attached(documents: Iterable[tuple[str, bytes]]) -> Iterator[Found | Unread
 
 def _inventory(system: System, found: Iterable[Package], unread: Sequence[Unread]) -> Inventory:
     # The same record may be there twice, by hard links or links of folders.
-    once = {replace(one, place=shown(one.place), holds=tuple(map(shown, one.holds))) for one in found}
+    once = {replace(one, place=shown(one.place)) for one in found}
     ordered = sorted(once, key=lambda one: (one.kind, one.name, one.version, one.arch, one.place))
     return Inventory(system, tuple(ordered), tuple(_few(unread)), tuple(sorted(one.KIND for one in _ALL)))
 

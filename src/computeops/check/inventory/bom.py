@@ -1,6 +1,7 @@
 """Software bills of materials of other tools: CycloneDX, SPDX 2 and 3, and Syft's own format, as rows of components.
 
-Only what each component says of itself is taken; who depends on whom is not followed, so circles are harmless.
+Of what components say of each other only who installed whom is taken; who depends on whom is not followed, so circles
+are harmless.
 """
 
 import json
@@ -26,8 +27,15 @@ _SOURCES = {
     "syft:metadata:sourceVersion": "source_version",
     "syft:metadata:originPackage": "source",
     "syft:metadata:sourceRpm": "source",
+    "computeops:module": "module",
+    "aquasecurity:trivy:Modularitylabel": "module",
+    "syft:metadata:modularityLabel": "module",
+    "computeops:place": "place",
 }
-"""Properties of CycloneDX by which tools name the source package."""
+"""Properties of CycloneDX by which tools name the source package, the module, and the file that says so."""
+_HOLDS = "computeops:holds"
+_OVERLAP = "ownership-by-file-overlap"
+"""What Syft says of a package whose record belongs to another package."""
 _BUILT = re.compile(r"(?:built package from|built from source package): (\S+)(?: (\S+))?")
 """In SPDX, Trivy and we write it into sourceInfo."""
 _TAG = re.compile(r"([A-Za-z]+):\s*(.*)")
@@ -46,6 +54,13 @@ class Component:
     source_version: str = ""
     system: bool = False
     """Whether it is the operating system, no package."""
+    module: str = ""
+    place: str = ""
+    """The file in the image that says so."""
+    owner: str = ""
+    """purl of the component that installed it."""
+    holds: tuple[str, ...] = ()
+    """purls of the components that it installed, where it says so itself."""
 
 
 def components(data: bytes, path: str) -> list[Component]:
@@ -93,34 +108,45 @@ def _of(data: bytes, path: str) -> Iterator[Component]:
 
 
 def _cyclonedx(found: Mapping[str, Any]) -> Iterator[Component]:
-    pending = [iter(members(found, "components"))]
+    pending = [("", iter(members(found, "components")))]
     while pending:
-        one = next(pending[-1], None)
+        owner, listed = pending[-1]
+        one = next(listed, None)
         if one is None:
             pending.pop()
             continue
-        pending.append(iter(members(one, "components")))
+        purl = word(one.get("purl"))
+        pending.append((purl or owner, iter(members(one, "components"))))
         kind = one.get("type")
         if kind in _NO_SOFTWARE:
             continue
-        facts = {name: word(one.get(name)) for name in ("name", "version", "purl")}
+        name = word(one.get("name"))
         if group := word(one.get("group")):
-            facts["name"] = f"{group}/{facts['name']}"
-        facts |= _source(members(one, "properties"))
-        yield Component(**facts, license=_cyclonedx_license(one), system=kind == _SYSTEM)
+            name = f"{group}/{name}"
+        properties = members(one, "properties")
+        yield Component(
+            name,
+            word(one.get("version")),
+            purl,
+            _cyclonedx_license(one),
+            **_said(properties),
+            system=kind == _SYSTEM,
+            owner=owner,
+            holds=tuple(word(each.get("value")) for each in properties if each.get("name") == _HOLDS),
+        )
 
 
-def _source(properties: list[dict[str, Any]]) -> dict[str, str]:
+def _said(properties: list[dict[str, Any]]) -> dict[str, str]:
     said: dict[str, str] = {}
     for one in properties:
         if (name := _SOURCES.get(str(one.get("name")))) and (value := word(one.get("value"))):
             said.setdefault(name, value)
-    version = said.get("source_version", "")
-    if release := said.pop("source_release", ""):
-        version = f"{version}-{release}"
-    if epoch := said.pop("source_epoch", ""):
-        version = f"{epoch}:{version}"
-    return {"source": said.get("source", ""), "source_version": version}
+    release, epoch = said.pop("source_release", ""), said.pop("source_epoch", "")
+    if release:
+        said["source_version"] = f"{said.get('source_version', '')}-{release}"
+    if epoch:
+        said["source_version"] = f"{epoch}:{said.get('source_version', '')}"
+    return said
 
 
 def _cyclonedx_license(one: Mapping[str, Any]) -> str:
@@ -135,23 +161,34 @@ def _cyclonedx_license(one: Mapping[str, Any]) -> str:
 def _spdx(found: Mapping[str, Any]) -> Iterator[Component]:
     described = found.get("documentDescribes")
     roots = set(map(str, described)) if isinstance(described, list) else set()
+    packages = members(found, "packages")
+    purls = {str(one.get("SPDXID")): _spdx_purl(members(one, "externalRefs")) for one in packages}
+    owners: dict[str, str] = {}
+    holds: dict[str, list[str]] = {}
     for one in members(found, "relationships"):
-        if one.get("relationshipType") == "DESCRIBES":
-            roots.add(str(one.get("relatedSpdxElement")))
-    for one in members(found, "packages"):
-        purpose = one.get("primaryPackagePurpose")
-        purl = _spdx_purl(members(one, "externalRefs"))
-        if purpose in _SPDX_ROOT or (not purl and one.get("SPDXID") in roots):
+        kind, first, second = (
+            str(one.get(name)) for name in ("relationshipType", "spdxElementId", "relatedSpdxElement")
+        )
+        if kind == "DESCRIBES":
+            roots.add(second)
+        elif kind == "CONTAINS" or str(one.get("comment")).startswith(_OVERLAP):
+            owners[second] = purls.get(first, "")
+            holds.setdefault(first, []).append(purls.get(second, ""))
+    for one in packages:
+        purpose, id_ = one.get("primaryPackagePurpose"), str(one.get("SPDXID"))
+        if purpose in _SPDX_ROOT or (not purls[id_] and id_ in roots):
             continue
         built = _BUILT.fullmatch(word(one.get("sourceInfo")))
         yield Component(
             word(one.get("name")),
             word(one.get("versionInfo")),
-            purl,
+            purls[id_],
             _asserted(one.get("licenseDeclared")) or _asserted(one.get("licenseConcluded")),
             built[1] if built else "",
             (built[2] or "") if built else "",
             system=purpose == "OPERATING-SYSTEM",
+            owner=owners.get(id_, ""),
+            holds=tuple(holds.get(id_, ())),
         )
 
 
@@ -199,7 +236,11 @@ def _syft(found: Mapping[str, Any]) -> Iterator[Component]:
     distro = found.get("distro")
     if isinstance(distro, dict) and distro.get("id"):
         yield Component(word(distro.get("id")), word(distro.get("versionID")), system=True)
-    for one in members(found, "artifacts"):
+    artifacts = members(found, "artifacts")
+    purls = {str(one.get("id")): word(one.get("purl")) for one in artifacts}
+    related = members(found, "artifactRelationships")
+    owners = {str(one.get("child")): str(one.get("parent")) for one in related if one.get("type") == _OVERLAP}
+    for one in artifacts:
         metadata = one.get("metadata")
         metadata = metadata if isinstance(metadata, dict) else {}
         source = word(metadata.get("source") or metadata.get("originPackage") or metadata.get("sourceRpm"))
@@ -209,4 +250,6 @@ def _syft(found: Mapping[str, Any]) -> Iterator[Component]:
             word(one.get("purl")),
             source=source,
             source_version=word(metadata.get("sourceVersion")),
+            module=word(metadata.get("modularityLabel")),
+            owner=purls.get(owners.get(str(one.get("id")), ""), ""),
         )

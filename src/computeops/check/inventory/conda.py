@@ -56,9 +56,9 @@ def read(files: Files, system: System, records: Records) -> Iterator[Found | Unr
         name, version, build, subdir, channel, archive, said, inside = unpacked(data)
         facts = {"build": build, "channel": channel, "subdir": subdir, "type": archive}
         prefix = posixpath.dirname(posixpath.dirname(place))
-        holds = tuple(sorted({real for one in inside if (real := records(f"{prefix}/{one}"))}))
+        holds = {real for one in inside if (real := records(f"{prefix}/{one}"))}
         made = purl(KIND, "", name, version, facts)
-        yield Found(Package(KIND, name, version, made, place, subdir, license=expression(said), holds=holds))
+        yield Found(Package(KIND, name, version, made, place, subdir, license=expression(said)), holds)
 
 
 def _records(file: object) -> bool:

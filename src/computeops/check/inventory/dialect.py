@@ -86,11 +86,14 @@ def package(one: Component, place: str) -> Package | None:
         name,
         prefix + version,
         canonical(found.kind, found.namespace, found.name, version, found.qualifiers),
-        place,
+        one.place.removeprefix("/") or place,
         found.qualifiers.get("arch", ""),
         source,
         source_version,
         expression(one.license),
+        "" if source or (owner := parse(one.owner)) is None or owner.kind not in DISTRIBUTIONS else one.owner,
+        () if source else tuple(one.holds),
+        one.module or found.qualifiers.get("rpmmod", ""),
     )
 
 

@@ -28,6 +28,7 @@ _MODULE = re.compile(r"[A-Za-z0-9._~!/+-]+")
 _VERSION = re.compile(r"v[0-9][!-~]*")
 _TOOLCHAIN = re.compile(r"go(\d+)\.(\d+)(?:\.(\d+))?(?:(beta|rc)(\d+))?(?:[ .+-].*)?", re.DOTALL)
 _STAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)Z")
+_GO_ITSELF = "path\tcmd/go\n"
 _REVISION = re.compile(r"[0-9a-f]{12,64}")
 
 
@@ -56,10 +57,12 @@ def information(elf: Elf, offset: int | None) -> bytes | None:
 
 
 def packages(data: bytes, place: str) -> Iterator[Found | Unread]:
-    """Yield the standard library and every module of a program."""
+    """Yield the standard library and every module of a program; of Go's own command the toolchain, too."""
     first, _, rest = data.decode(errors="replace").partition("\n")
     if version := toolchain(first):
         yield _found("stdlib", version, place)
+        if rest.startswith(_GO_ITSELF):
+            yield _found("toolchain", version, place)
     elif not first.startswith("devel"):
         yield Unread(KIND, place, f"no version of Go: {first[:80]!r}")
     else:

@@ -59,8 +59,8 @@ class Package:
     owner: str = ""
     """purl of the distribution's package that `place` belongs to, for a package of another kind."""
     holds: tuple[str, ...] = ()
-    """Places of the packages of languages that it installs, if it belongs to no distribution itself: of conda, Spack.
-    They are judged by their language."""
+    """purls of the packages of languages that it installs, if it belongs to no distribution itself: of conda. They are
+    judged by their language."""
     module: str = ""
     """The stream of a module that an rpm belongs to, `nodejs:12:8020020200326104117:4cda2c84`."""
 
@@ -101,7 +101,7 @@ class Found:
 
     package: Package
     files: Collection[str] = ()
-    """Those of its files that record packages of other kinds."""
+    """Those of its files that record packages of other kinds: these are its own."""
 
 
 @dataclass(frozen=True, slots=True)

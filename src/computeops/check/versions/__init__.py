@@ -6,7 +6,7 @@ comes where the ecosystem's own program puts it, else before all versions.
 
 from collections.abc import Callable, Mapping
 
-from computeops.check.versions import apk, deb, loose, maven, pep440, rpm, semver
+from computeops.check.versions import apk, deb, gem, loose, maven, pep440, rpm, semver
 
 SCHEMES: Mapping[str, Callable[[str], bytes]] = {
     "deb": deb.key,
@@ -16,6 +16,9 @@ SCHEMES: Mapping[str, Callable[[str], bytes]] = {
     "pep440": pep440.key,
     "semver": semver.key,
     "julia": semver.key_with_build,
+    "bitnami": semver.key_with_revision,
+    "nuget": semver.key_in_any_case,
+    "gem": gem.key,
     "maven": maven.key,
     "loose": loose.key,
 }

@@ -39,6 +39,11 @@ def key(version: str) -> bytes:
     return b"".join(made)
 
 
+def is_version(version: str) -> bool:
+    """Return whether `version` is one by PEP 440."""
+    return _VERSION.fullmatch(version) is not None
+
+
 def _pre(match: re.Match[str]) -> bytes:
     if match["pre"]:
         return bytes((_PHASES[match["pre"].lower()],)) + number(match["pre_number"] or "")

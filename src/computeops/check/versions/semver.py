@@ -31,6 +31,19 @@ def key_with_build(version: str) -> bytes:
     return key(version) + (_identifiers(build.split(".")) if build else _END)
 
 
+def key_with_revision(version: str) -> bytes:
+    """Return the key of a version of Bitnami, who counts its own builds of a release behind a hyphen: `1.25.3-1`."""
+    release, hyphen, revision = version.rpartition("-")
+    if hyphen and revision.isascii() and revision.isdigit() and (made := key(release)).endswith(_RELEASE):
+        return made + number(revision)
+    return key(version) + number("")
+
+
+def key_in_any_case(version: str) -> bytes:
+    """Return the key of a version of NuGet, where `1.0-BETA` is `1.0-beta`."""
+    return key(version.lower())
+
+
 def _core(core: str) -> bytes:
     parts = core.split(".")
     while len(parts) > 1 and not parts[-1].strip("0"):

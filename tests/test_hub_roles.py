@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from computeops.errors import ConflictError, NotFoundError, UsageError
-from computeops.hub import accounts, roles
+from computeops.hub import accounts, app, roles, shelf
 from computeops.hub.app import create_app
 from computeops.hub.auth import ACTIONS, CI, ROLES, Scope
+from computeops.hub.deposits import doors as deposits
 from computeops.hub.manage import OPERATIONS
+from computeops.hub.pipelines import doors as pipelines
 from computeops.hub.settings import Settings
+from computeops.hub.vulnerabilities import doors as vulnerabilities
+from computeops.sign.key import Key
 from shelf import Shelf
 
 PEOPLE = ("stranger", "reader", "contributor", "maintainer", "owner", "admin")
@@ -78,15 +83,41 @@ BODIES: Mapping[tuple[str, str], Any] = {
     ("POST", "tokens"): lambda _: {"name": "x", "actions": ["push"]},
     ("PUT", "members"): lambda _: {"role": "reader"},
     ("PUT", ""): lambda _: {"public": True},
+    ("POST", "hooks"): lambda n: {"repository": f"COLLECTION/t{n}", "kind": "gitlab", "git": "https://x.example/a.git"},
+    ("PUT", "rebuilds"): lambda _: {"rebuilds": 0},
+    ("PUT", "gate"): lambda _: {"action": "warn"},
+    ("POST", "passes"): lambda n: {"vulnerability": f"CVE-2024-{n:04}", "reason": "none of ours", "until": int(time.time()) + 9000},
+    ("POST", "keys"): lambda n: {"name": f"k{n}", "public": Key.generate(f"k{n}").public_text().decode()},
 }
+ALL = (*OPERATIONS, *pipelines.OPERATIONS, *vulnerabilities.OPERATIONS, *deposits.OPERATIONS)
+
+
+def _filled(path: str, collection: str, kind: str) -> str:
+    """A path of a route with something in its places."""
+    names = {"collection": collection, "person": "stranger", "container": "ID", "image": "ID"}
+    names |= dict.fromkeys(("repository", "reference", "name", "path", "target"), collection + kind)
+    return re.sub(r"\{([a-z]+)(:[a-z]+)?\}", lambda one: names.get(one[1], "99"), path).replace("ID", "NAME-ID")
+
+
+def _as_seen(house: House, who: str, method: str, path: str, name: str) -> tuple[int, str, list[str]]:
+    """What somebody is answered about the collection `name`, with another word in the place of its name."""
+    identity = shelf.identity(f"{name}/tool")
+    body = {} if method in {"PUT", "POST"} else None
+    answer = house(who, method, path.replace("NAME-ID", identity).replace("NAME", name), body)
+    return answer.status_code, answer.text.replace(identity, "ID").replace(name, "NAME"), sorted(answer.headers)
 
 
 class TestMatrix:
     """Every operation of the JSON API for everyone, on a public and on a private collection."""
 
-    @pytest.mark.parametrize("operation", [one for one in OPERATIONS if "{collection" in one.path and one.role])
     @pytest.mark.parametrize("collection", ["open", "secret"])
-    def test_of_a_collection(self, house: House, operation: Any, collection: str) -> None:
+    def test_of_a_collection(self, house: House, collection: str) -> None:
+        operations = [one for one in ALL if "{collection" in one.path and one.role]
+        assert len(operations) > 25
+        for operation in operations:
+            self._operation(house, operation, collection)
+
+    def _operation(self, house: House, operation: Any, collection: str) -> None:
         private = collection == "secret"
         if operation.method == "DELETE" or "deliveries" in operation.path:
             good = 404  # what is to be deleted is not there, which only those learn who may
@@ -101,11 +132,48 @@ class TestMatrix:
         # a token that is bound to another place, or cannot manage, sees no more than it may read
         wanted |= {"ci": 404 if private else 403}
         for number, who in enumerate(house.tokens):
-            if operation.method == "PUT":
+            sent = json.dumps(body(number)).replace("COLLECTION", collection).encode() if body else None
+            answer = house(who, operation.method, path, sent)
+            assert answer.status_code == wanted[who], (operation, who, answer.text)
+            if operation.path.endswith("{person}"):  # nobody gets a role by it
                 roles.set_member(house.database, collection, "stranger", "reader")
                 roles.remove_member(house.database, collection, "stranger")
-            answer = house(who, operation.method, path, body(number) if body else None)
-            assert answer.status_code == wanted[who], (who, answer.text)
+
+    def test_what_is_built_and_kept(self, house: House) -> None:
+        """What names its collection in what is sent: only who may push there learns more than that he may not."""
+        may = {"contributor", "maintainer", "owner", "admin", "operator"}
+        wishes = {
+            "/api/v1/pipelines": {"archive": f"sha256:{'0' * 64}"},
+            "/api/v1/rebuilds": {"digest": f"sha256:{'0' * 64}"},
+            "/api/v1/deposits": {"archive": f"sha256:{'0' * 64}", "name": "x-1.tar.gz"},
+        }
+        for path, wish in wishes.items():
+            for name in ("open", "secret"):
+                inside = may | ({"robot", "ci"} if name == "secret" else set())
+                found = house.statuses("POST", path, {"repository": f"{name}/tool", **wish})
+                assert found == {who: 404 if who in inside else 403 for who in house.tokens} | {"nobody": 401}, path
+        for path in ("/api/v1/pipelines", "/api/v1/deposits", "/-/pipelines", "/-/deposits"):
+            assert house.statuses("GET", path) == dict.fromkeys(house.tokens, 200) | {"nobody": 401}
+        rulers = {who: 200 if who in {"admin", "operator"} else 403 for who in house.tokens} | {"nobody": 401}
+        assert house.statuses("GET", "/api/v1/workers") == rulers
+        for path in ("/api/v1/work/take", "/api/v1/work/1", "/api/v1/work/1/pass"):  # for workers alone
+            assert house.statuses("POST", path, {}) == dict.fromkeys(house.tokens, 401)
+
+    def test_strangers_see_no_difference_between_private_and_not_there(self, house: House) -> None:
+        """On every route that names a collection or a repository, with every method it has."""
+        house.shelf.release("other/tool", "1")
+        house.ids["outsider"] = accounts.add(house.database, "outsider").id
+        house.tokens["outsider"] = house.personal("outsider", "manage:*")
+        roles.set_member(house.database, "other", "outsider", "owner")
+        asked = 0
+        for route in app.routes(house.hub):
+            for path in {_filled(route.path, "NAME", kind) for kind in ("", "/tool")}:
+                for method in sorted(route.methods or ()) if "NAME" in path else ():
+                    for who in ("nobody", "stranger", "outsider"):
+                        secret, absent = (_as_seen(house, who, method, path, name) for name in ("secret", "absent"))
+                        assert secret == absent, (who, method, path)
+                        asked += 1
+        assert asked > 200
 
     def test_of_no_collection(self, house: House) -> None:
         everybody = dict.fromkeys(house.tokens, 200) | {"nobody": 401}
@@ -153,9 +221,7 @@ class TestMatrix:
             wanted = {who: 202 if who in inside else 403 for who in house.tokens} | {"nobody": 401}
             assert house.statuses("POST", f"/v2/{name}/tool/blobs/uploads/", b"") == wanted
             library = {who: 201 if who in inside else 403 for who in house.tokens} | {"nobody": 401}
-            from computeops.hub.shelf import identity
-
-            image = {"hash": "sha256." + "0" * 64, "container": identity(f"{name}/tool")}
+            image = {"hash": "sha256." + "0" * 64, "container": shelf.identity(f"{name}/tool")}
             assert house.statuses("POST", "/v1/images", image) == library
 
     def test_deleting(self, house: House) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,9 @@ def test_a_bill_of_materials_in_a_sif_beside_the_filesystem_counts(tmp_path: Pat
         subprocess.run(argv, check=True, capture_output=True)
     found = inventory.of_image(sif)
     assert [(one.purl, one.place) for one in found.packages] == [("pkg:generic/mkl@2024.0", "vendor.json")]
+    in_a_hub = [sys.executable, "-m", "computeops", "hub", "inventory", sif, tmp_path / "out.json"]
+    subprocess.run(in_a_hub, check=True, capture_output=True)
+    assert [one["name"] for one in json.loads((tmp_path / "out.json").read_bytes())["packages"]] == ["mkl"]
 
 
 def deep(levels: int) -> dict[str, Any]:

@@ -29,7 +29,10 @@ from computeops.check.inventory import Inventory, Package, System, Unread
 from computeops.check.report import document, evidence, gitlab, openvex, page, sarif, table
 from computeops.errors import FormatError, UsageError
 from computeops.image import convert
-from computeops.model import Digest
+from computeops.model import Digest, Evidence
+from computeops.sign import dsse
+from computeops.sign.key import Key
+from computeops.store.release import Release
 from feeds import DAY, NOW
 
 BAD = Path(__file__).parent / "bad/scan"
@@ -815,6 +818,53 @@ def test_a_signed_result_lies_beside_the_image(at: Path) -> None:
     found = convert.prove(convert.open_image(at / OLD))
     payload = base64.b64decode(json.loads(file.read_text())["payload"])
     assert {"name": "image", "digest": {"sha256": found.id.hex}} in json.loads(payload)["subject"]
+
+
+def said_of(folder: Path, *words: str) -> tuple[str, list[tuple[str, str, str]]]:
+    made = json.loads(computeops(folder, "scan", *words, "--format", "json").stdout)
+    return made["verdict"], sorted((one["id"], one["package"]["purl"], one["confidence"]) for one in made["findings"])
+
+
+def test_image_root_filesystem_and_bill_of_materials_give_the_same(at: Path) -> None:
+    site = "usr/lib/python3/dist-packages/Jinja2-3.1.2.dist-info/METADATA"
+    carried = "opt/env/lib/python3.11/site-packages/jinja2-3.1.2.dist-info/METADATA"
+    names = {"files": [carried.removeprefix("opt/env/")], "name": "jinja2", "version": "3.1.2"}
+    for path, text in {
+        "var/lib/dpkg/info/zlib1g.list": f"/{site}\n",
+        site: "Name: Jinja2\nVersion: 3.1.2\n",
+        "opt/env/conda-meta/jinja2.json": json.dumps(names),
+        carried: "Name: jinja2\nVersion: 3.1.2\n",
+    }.items():
+        (at / "root" / path).parent.mkdir(parents=True, exist_ok=True)
+        (at / "root" / path).write_text(text)
+    python = feeds.osv("PYSEC-1", "PyPI", "jinja2", [{"introduced": "0"}, {"fixed": "3.1.3"}])
+    now = int(time.time())
+    feeds.write_zip(at / "mirror/osv/PyPI/all.zip", [python], when=now - 3600)
+    feeds.write(at / "mirror/names/conda-forge.json", {"jinja2": "jinja2"}, when=now - 3600)
+    update(at / "index.sqlite", mirror=str(at / "mirror"), now=now)
+    image(at, "1:1.2.13.dfsg-1")
+    expected = ("vulnerable", [
+        ("CVE-2026-1001", "pkg:deb/debian/zlib1g@1:1.2.13.dfsg-1?arch=amd64&distro=debian-12", "confirmed"),
+        ("PYSEC-1", "pkg:pypi/jinja2@3.1.2", "confirmed"),  # of conda; the other is the distribution's
+    ])  # fmt: skip
+    assert said_of(at, OLD) == expected
+    assert said_of(at, "root") == expected
+    for form in ("cyclonedx", "spdx"):
+        (at / "bom.json").write_text(computeops(at, "sbom", OLD, "--format", form).stdout)
+        assert said_of(at, "bom.json") == expected
+    refused = computeops(at, "scan", "bom.json", "--key", "ada")
+    assert (refused.returncode, "is no image" in refused.stderr) == (2, True)
+
+
+def test_a_bill_of_materials_beside_the_image_is_read_where_it_is_about_it(at: Path) -> None:
+    image_at, key = convert.open_image(at / OLD), Key.generate("ada")
+    bom = json.loads(feeds.cyclonedx({"type": "library", "name": "zlib", "version": "1", "purl": "pkg:cran/zlib@1"}))
+    release = Release.beside(at / OLD)
+    for digest in (Digest.of(b"another image"), image_at.id):
+        release.add_evidence("cyclonedx", dsse.sign(Evidence(kinds.CYCLONEDX, {"image": digest}, bom), key))
+        listed = json.loads(computeops(at, "sbom", OLD).stdout)["components"]
+        assert ("pkg:cran/zlib@1" in {one.get("purl") for one in listed}) == (digest == image_at.id)
+    assert "cran: 1 packages" in computeops(at, "scan", OLD).stdout
 
 
 def test_freshness_by_an_index(at: Path) -> None:

@@ -21,6 +21,7 @@ from computeops.model import IN_TOTO_PAYLOAD, Digest, Evidence, Image, Policy, R
 
 if TYPE_CHECKING:
     from computeops.build.model import Built, Lock
+    from computeops.check.inventory import Inventory
     from computeops.host import Needs
     from computeops.image.convert import Writer
     from computeops.recipe import Recipe, Test
@@ -101,6 +102,26 @@ def check(
     progress("listing the packages")
     found = inventory.of_image(image.path, image.arch)
     return (*results, sbom.cyclonedx(image, found, settings.epoch), sbom.spdx(image, found, settings.epoch))
+
+
+def inventory(image: Image) -> "Inventory":
+    """List the packages of `image`: of its content, and what bills of materials beside it say is in it, too.
+
+    Raises:
+        FormatError, LimitError: a package database in it, or evidence beside it, is broken or larger than is read.
+    """
+    from computeops.check import inventory as listing
+    from computeops.check import kinds
+    from computeops.sign import dsse
+    from computeops.store.release import Release
+
+    attached: list[tuple[str, bytes]] = []
+    for signed in Release.beside(image.path).evidence():
+        said = dsse.read(signed)
+        ours = not set(said.subjects.values()).isdisjoint(image.subjects.values())
+        if ours and said.kind.startswith((kinds.CYCLONEDX, kinds.SPDX)):
+            attached.append((f"evidence {kinds.short(said.kind)}", signed.payload))
+    return listing.of_image(image.path, image.arch, attached=attached)
 
 
 def test(image: Image, tests: Sequence["Test"], settings: Settings, progress: Progress) -> Evidence:

@@ -114,11 +114,11 @@ def sbom_command(settings: Settings, file: Path, form: str) -> None:
 
     Example: computeops sbom samtools-1.16.1.sif --format spdx > samtools.spdx.json
     """
-    from computeops.check import inventory, sbom
+    from computeops.check import sbom
     from computeops.image import convert
 
     image = convert.open_image(file)
-    found = inventory.of_image(file)
+    found = pipeline.inventory(image)
     write = sbom.spdx if form == "spdx" else sbom.cyclonedx
     click.echo(json.dumps(write(image, found, settings.epoch).predicate, indent=2, ensure_ascii=False))
 

@@ -16,19 +16,21 @@ from computeops.check.inventory import Inventory
 from computeops.cli.output import Progress, emit, json_option
 from computeops.config import Settings
 from computeops.errors import CHECK_FAILED, UsageError
-from computeops.model import Image
+from computeops.model import Digest, Image
 
 if TYPE_CHECKING:
     from computeops.check.scanner import Report
 
 _FORMATS = ("table", "json", "sarif", "cyclonedx", "gitlab", "html", "openvex")
 _GATES = tuple(reversed(SEVERITIES))
+_LISTED = "packages"
+"""Form of what is no image."""
 _FILES = click.Path(path_type=Path, exists=True, dir_okay=False)
 _INDEX_BYTES = 256 * 1024 * 1024
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="table", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="Write to this file, and the table to the terminal.")
 @click.option(
@@ -74,24 +76,22 @@ def scan_command(
     freshness: bool,
     as_json: bool,
 ) -> int:
-    """List the known vulnerabilities of the packages in the image FILE.
+    """List the known vulnerabilities of the packages in FILE: an image, a root filesystem, or a bill of materials.
 
     The verdict is clean, vulnerable, stale (nothing found, but the advisories are old) or unscannable (nothing found,
     but not all could be judged). With --fail-on, the last two fail too, unless they are accepted.
 
     Example: computeops scan samtools-1.16.1.sif --fail-on high
     """
-    from computeops.check import inventory
-    from computeops.image import convert
-
     if freshness:
         return _freshness(settings, file, indexes, as_json=as_json)
     if indexes:
         raise UsageError("--index is for --freshness")
     progress = Progress()
     progress("reading the packages")
-    image = convert.open_image(file)
-    found = inventory.of_image(file)
+    image, found = _examined(file)
+    if (key or others) and image.form == _LISTED:
+        raise UsageError(f"{file} is no image", hint="evidence is about an image, and other scanners look into one")
     progress("asking the advisories")
     scan = judge(settings, image, found, [*vex, *ignored], only_fixed=only_fixed)
     said = _others(file, others, reports, progress)
@@ -103,6 +103,25 @@ def scan_command(
         return CHECK_FAILED if fail_on and fails(scan, fail_on, accept) else 0
     _print(scan, file, image, found, "json" if as_json else form, output, everything=everything)
     return CHECK_FAILED if fail_on and fails(scan, fail_on, accept) else 0
+
+
+def _examined(file: Path) -> tuple[Image, Inventory]:
+    """Return what is at `file` and its packages. What is no image has no identity: the digest of its packages stands.
+
+    Raises:
+        FormatError, LimitError: it is broken, or larger than is read.
+    """
+    from computeops import pipeline
+    from computeops.check import inventory
+    from computeops.image import convert
+    from computeops.image.source import open_source
+
+    if inventory.is_document(file) or open_source(file).form in {"tree", "tar", "squashfs"}:
+        found = inventory.of_image(file)
+        arch = next((one.arch for one in found.packages if one.kind == "deb" and one.arch != "all"), "")
+        return Image(file, _LISTED, Digest.of(repr(found).encode()), arch=arch), found
+    image = convert.open_image(file)
+    return image, pipeline.inventory(image)
 
 
 def judge(
@@ -215,14 +234,11 @@ def _attest(
 
 def _freshness(settings: Settings, file: Path, indexes: Sequence[Path], *, as_json: bool) -> int:
     """Say what an update from the archive would change; 13 if it would change anything."""
-    from computeops.check import inventory
     from computeops.http.download import download
-    from computeops.image import convert
 
     progress = Progress()
     progress("reading the packages")
-    image = convert.open_image(file)
-    found = inventory.of_image(file)
+    image, found = _examined(file)
     with tempfile.TemporaryDirectory(prefix="computeops-index-") as work:
         files = list(indexes)
         for url in () if indexes else comparing.addresses(found.system, image.arch, settings.mirror):

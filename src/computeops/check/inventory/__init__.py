@@ -35,7 +35,7 @@ from computeops.image.source import open_source
 from computeops.image.tree import Entry, Tree
 from computeops.limits import LIMITS
 
-__all__ = ["Database", "Inventory", "Package", "System", "Unread", "of_document", "of_image", "packages"]
+__all__ = ["Database", "Inventory", "Package", "System", "Unread", "is_document", "of_document", "of_image", "packages"]
 
 _DISTRIBUTIONS: Sequence[Database] = (dpkg, apk, rpm)
 _OTHERS: Sequence[Database] = (
@@ -101,16 +101,39 @@ def _holding(found: list[Package], held: Mapping[Package, Collection[str]]) -> l
     return [replace(one, holds=tuple(purls[one])) if one in purls else one for one in found]
 
 
-def of_image(path: Path, arch: str = "", tmp: Path | None = None) -> Inventory:
-    """Return the packages of the image at `path`: of its root filesystem, and what bills of materials in a SIF add.
+def of_image(
+    path: Path, arch: str = "", tmp: Path | None = None, attached: Iterable[tuple[str, bytes]] = ()
+) -> Inventory:
+    """Return the packages of what is at `path`, and what bills of materials in a SIF, and those `attached`, add.
 
-    `arch`: which image of an OCI layout; `tmp`: folder for spooled files.
+    It is an image, a root filesystem (a folder, an archive), or a bill of materials.
+
+    `arch`: which image of an OCI layout; `tmp`: folder for spooled files; `attached`: as in `packages`.
 
     Raises:
-        FormatError, LimitError: as `packages`, or the image is broken; NotFoundError: there is none.
+        FormatError, LimitError: as `packages`, or it is broken; NotFoundError: there is nothing.
     """
+    if is_document(path):
+        return of_document(path.read_bytes(), path.name)
     source = open_source(path, arch)
-    return packages(source.tree(tmp), _objects(source.sif) if source.sif else ())
+    return packages(source.tree(tmp), [*(_objects(source.sif) if source.sif else ()), *attached])
+
+
+def is_document(path: Path) -> bool:
+    """Return whether the file at `path` is text as a bill of materials is, and no image.
+
+    Raises:
+        LimitError: it is, and has more than `LIMITS.evidence_bytes` bytes.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(1024).lstrip()
+    if b"\0" in head or not head.startswith((b"{", b"<", b"SPDXVersion:")):
+        return False
+    if (size := path.stat().st_size) > LIMITS.evidence_bytes:
+        raise LimitError(f"{path} has {size} bytes; at most {LIMITS.evidence_bytes} are read")
+    return True
 
 
 def _objects(sif: Sif) -> Iterator[tuple[str, bytes]]:

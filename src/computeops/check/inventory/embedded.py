@@ -3,6 +3,7 @@
 What they name counts where nothing better is there: a package manager that was read knows what was changed since.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ _SUFFIXES = (".spdx.json", ".cdx.json", ".bom.json", ".sbom.json", ".syft.json",
 _NAMES = ("bom.json", "sbom.json", "cyclonedx.json", "spdx.json", "bom.xml", "sbom.spdx", "sbom.cdx")
 _FOLDERS = ("usr/share/sbom/", "usr/local/share/sbom/")
 _BYTES = 16 * MIB
+_RUN = re.compile(r"[-_.]+")
 
 
 def wanted(entry: Entry) -> bool:
@@ -80,5 +82,4 @@ def beside(found: list[Package], known: list[Package]) -> Iterator[Package]:
 
 
 def _identity(one: Package) -> tuple[str, str, str]:
-    name = one.name.lower().replace("_", "-")
-    return one.kind, name, one.version.removeprefix("v")
+    return one.kind, _RUN.sub("-", one.name).lower(), one.version.removeprefix("v")

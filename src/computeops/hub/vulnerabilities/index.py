@@ -5,6 +5,7 @@ one only the difference has to be asked: the packages about which an advisory ca
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -50,12 +51,11 @@ def place(hub: Hub) -> Path:
 
 
 def mark(path: Path) -> str:
-    """Return what tells this file from the one that replaces it; empty: there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ""
-    return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+    """Return `WHEN-WHAT`: when its feeds were asked last, and what tells its advisories from those of another file."""
+    with contextlib.closing(sqlite3.connect(_uri(path), uri=True)) as database:
+        rows = database.execute(f"SELECT checked, name, {_FEED} FROM feed ORDER BY name").fetchall()  # noqa: S608
+    known = hashlib.sha256(repr([row[1:] for row in rows]).encode()).hexdigest()[:32]
+    return f"{max((row[0] for row in rows), default=0)}-{known}"
 
 
 @contextlib.contextmanager

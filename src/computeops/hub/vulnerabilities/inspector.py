@@ -141,8 +141,10 @@ def _mark(index: Index) -> str:
 
 
 def _is_new(hub: Hub, index: Index) -> bool:
-    said = _note(hub, "advisories").partition(" ")[2]
-    return said != advisories.mark(index.path) or not _note(hub, "advisories").startswith(f"{__version__} ")
+    version, _, said = _note(hub, "advisories").partition(" ")
+    (then, _, known), (now, _, own) = said.partition("-"), advisories.mark(index.path).partition("-")
+    # of several processes each has its own: who has an older one must not go back to it, or they take turns for ever
+    return version != __version__ or (own != known and int(now) >= int(then))
 
 
 def rematch(hub: Hub, index: Index, *, full: bool = False) -> Changes:

@@ -25,7 +25,7 @@ import msgspec
 import sqlalchemy as sa
 
 from computeops import proc
-from computeops.check.inventory import Inventory, Package, System, packages
+from computeops.check.inventory import Inventory, Package, System, of_image
 from computeops.errors import ComputeOpsError, FormatError, LimitError, StorageError
 from computeops.files import whole_file
 from computeops.hub import contents, sifs
@@ -36,7 +36,6 @@ from computeops.hub.tables import manifests
 from computeops.hub.vulnerabilities import gates
 from computeops.hub.vulnerabilities.tables import inventories, systems, uses, verdicts
 from computeops.hub.vulnerabilities.tables import packages as package_rows
-from computeops.image import convert
 from computeops.limits import LIMITS
 from computeops.model import Digest
 
@@ -88,7 +87,7 @@ def read(image: Path, output: Path, *, memory_bytes: int, seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMITS.package_files_bytes, LIMITS.package_files_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        found = packages(convert.open_tree(image, tmp=output.parent))
+        found = of_image(image, tmp=output.parent)
         data = _encode(found)
     except MemoryError:
         raise LimitError(f"the image needs more than {memory_bytes} bytes of memory to be read") from None

@@ -277,7 +277,6 @@ def _sbom(folder: Folder, variant: str, say: Say) -> Facts:
 
 def _scan(folder: Folder, variant: str, say: Say) -> Facts:
     """Ask the advisories of the worker; without an index there is nothing to ask, and the hub shows that nobody did."""
-    from computeops.check import inventory
     from computeops.check import scan as scanning
     from computeops.check.advisories.lookup import Index
     from computeops.check.report.evidence import evidence
@@ -287,7 +286,7 @@ def _scan(folder: Folder, variant: str, say: Say) -> Facts:
         say("this worker has no advisories: nothing is scanned")
         return {"verdict": "not scanned"}
     image = convert.open_image(release.sif)
-    packages = inventory.packages(convert.open_tree(image.path, image.arch))
+    packages = pipeline.inventory(image)
     with Index(settings.advisories) as index:
         found = scanning.scan(image.subjects, packages, index, now=int(time.time()), stale_days=settings.stale_days)
     pipeline.attest(release, [evidence(found)], settings)

@@ -29,7 +29,10 @@ PROGRAMS = {
     "charliecloud": ["ch-run"],
     "gridengine": ["/usr/lib/gridengine/sge_qmaster", "qsub"],
     "htcondor": ["condor_master", "condor_submit"],
-    "kubernetes": ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"],
+    "kubernetes": [
+        *("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"),
+        *("kubelet", "containerd", "ctr", "/usr/lib/cni/ptp"),
+    ],
     "mmdebstrap": ["mmdebstrap"],
     "mpi": ["mpirun"],
     "oci_conformance": ["oci-conformance"],
@@ -42,6 +45,7 @@ PROGRAMS = {
     "slurm": ["/usr/sbin/slurmctld", "/usr/sbin/slurmd", "/usr/sbin/slurmdbd", "mariadbd", "munged", "sbatch"],
     "udocker": ["udocker", "proot"],
     "x11": ["Xvfb", "xdpyinfo"],
+    "ssh": ["/usr/sbin/sshd", "ssh", "rsync"],
     "squashfs": ["mksquashfs", "unsquashfs"],
 }
 """Marker to the programs that a test with it drives."""

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -343,12 +344,43 @@ def cluster() -> Iterator[Daemons]:
     running.stop()
 
 
+@pytest.fixture
+def login_node(tmp_path: Path) -> Iterator[Mapping[str, str]]:
+    """A real sshd on a port of its own, and the variables by which rsync gets there."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    folder = tmp_path / "ssh"
+    folder.mkdir(mode=0o700)
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    settings = {"Port": port, "ListenAddress": "127.0.0.1", "HostKey": folder / "host", "PidFile": "none"}
+    settings |= {"AuthorizedKeysFile": folder / "user.pub", "StrictModes": "no", "UsePAM": "no"}
+    (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    Path("/run/sshd").mkdir(exist_ok=True)
+    argv = ["/usr/sbin/sshd", "-D", "-e", "-f", folder / "sshd_config"]
+    with (folder / "log").open("wb") as log:
+        daemon = subprocess.Popen(argv, stderr=log)
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    ssh = f"ssh -F none -p {port} -i {folder}/user -o UserKnownHostsFile={folder}/known -o ConnectionAttempts=20"
+    yield {"RSYNC_RSH": ssh}
+    daemon.terminate()
+    daemon.wait(10)
+
+
 @pytest.mark.apptainer
 @pytest.mark.buildah
 @pytest.mark.gitlab_ci_local
 @pytest.mark.slurm
+@pytest.mark.ssh
 def test_from_a_commit_by_the_pipeline_of_gitlab_to_a_job_of_slurm_that_runs_the_release(
-    ci: CI, home: Path, hub: RunningHub, repository: Repository, cluster: Daemons, scientist: Scientist, tmp_path: Path
+    ci: CI,
+    home: Path,
+    hub: RunningHub,
+    repository: Repository,
+    cluster: Daemons,
+    scientist: Scientist,
+    login_node: Mapping[str, str],
+    tmp_path: Path,
 ) -> None:
     folder, shared = repository.folder, scientist.home / "shared"
     ci("ci", "init", "repository", "--for", "gitlab", "--push", f"{hub.address}/bio/greeting")
@@ -399,9 +431,20 @@ def test_from_a_commit_by_the_pipeline_of_gitlab_to_a_job_of_slurm_that_runs_the
     again = repository.run("computeops", "ci", "deploy", shared)  # nothing is fetched twice
     assert "greeting-1.0.sif" in again
     assert (shared / "greeting-1.0.sif").stat().st_ino == deployed.st_ino
+    image = (shared / "greeting-1.0.sif").read_bytes()
     (shared / "greeting-1.0.sif").write_bytes(b"another")
     repository.run("computeops", "ci", "deploy", shared, code=6)
     assert (shared / "greeting-1.0.sif").read_bytes() == b"another"
+
+    repository.env |= login_node  # to a machine that has nothing but rsync and ssh
+    there = tmp_path / "there"
+    for _ in range(2):  # the second time there is nothing to send
+        repository.run("computeops", "ci", "deploy", f"127.0.0.1:{there}")
+        assert (there / "greeting-1.0.sif").read_bytes() == image
+    (there / "greeting-1.0.sif").write_bytes(b"another")
+    repository.run("computeops", "ci", "deploy", f"127.0.0.1:{there}", code=6)
+    repository.run("computeops", "ci", "deploy", f"127.0.0.1:{there}", "--force")
+    assert (there / "greeting-1.0.sif").read_bytes() == image
 
 
 ACTIONS = {

@@ -156,7 +156,7 @@ def _run(
 
 
 @ci_command.command("deploy")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("to")
 @click.option(
     "--reports",
     type=click.Path(path_type=Path),
@@ -168,21 +168,23 @@ def _run(
 @dry_run_option
 @json_option
 @click.pass_obj
-def _deploy(settings: Settings, folder: Path, reports: Path, *, force: bool, dry_run: bool, as_json: bool) -> None:
-    """Bring what `ci run` published into FOLDER, on a runner of the site whose machines read it.
+def _deploy(settings: Settings, to: str, reports: Path, *, force: bool, dry_run: bool, as_json: bool) -> None:
+    """Bring what `ci run` published TO a folder, or by rsync to HOST:FOLDER, on a runner of the site.
 
-    Each image is fetched from the hub by the digest that the run reported, and appears only if the keys that the site
-    knows vouch for it. What is there already is left alone.
+    Each image is fetched from the hub by the digest that the run reported, and appears only if the keys that this
+    runner knows vouch for it. What is there already is left alone.
 
     Example: computeops ci deploy /cvmfs/images.example.org/bio --reports reports
     """
     from computeops.cli import ci_deploy
 
     images = ci_deploy.published(reports)
-    files = [folder / one.file for one in images]
-    if not dry_run:
-        files = list(ci_deploy.deploy(settings, images, folder, force=force))
-    pairs = [(str(file), str(one.reference)) for file, one in zip(files, images, strict=True)]
+    files = [f"{to.rstrip('/')}/{one.file}" for one in images]
+    if not dry_run and ci_deploy.REMOTE.match(to):
+        ci_deploy.send(settings, images, to, force=force)
+    elif not dry_run:
+        ci_deploy.deploy(settings, images, Path(to), force=force)
+    pairs = [(file, str(one.reference)) for file, one in zip(files, images, strict=True)]
     emit(
         [{"file": file, "reference": reference} for file, reference in pairs],
         "\n".join(f"{file}  {reference}" for file, reference in pairs),

@@ -3,19 +3,24 @@
 The runner is one of the site: whom its keys do not know is refused there, whatever the pipeline says.
 """
 
+import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from computeops import pipeline
+from computeops import pipeline, proc
 from computeops.cli.output import Progress
 from computeops.config import Settings
-from computeops.errors import ComputeOpsError, ConflictError, FormatError, NotFoundError
+from computeops.errors import ComputeOpsError, ConflictError, FormatError, NetworkError, NotFoundError
 from computeops.image import convert
 from computeops.limits import LIMITS
 from computeops.model import Digest, Reference
+
+REMOTE = re.compile(r"[\w.@][\w.@-]*:(?!:)", re.ASCII)
+"""What a target of rsync on another machine begins with."""
 
 
 class _Image(msgspec.Struct):
@@ -91,10 +96,7 @@ def deploy(settings: Settings, images: Sequence[Published], folder: Path, *, for
     here = {file for file, one in wanted.items() if file.exists() and _same(file, one)}
     others = [str(file) for file in wanted if file.exists() and file not in here]
     if others and not force:
-        raise ConflictError(
-            f"{', '.join(others)}: another image of that name is there",
-            hint="a new version gets a new name; --force replaces it under those who run it",
-        )
+        raise _conflict(", ".join(others))
     folder.mkdir(parents=True, exist_ok=True)
     progress = Progress()
     for file, one in wanted.items():
@@ -104,6 +106,32 @@ def deploy(settings: Settings, images: Sequence[Published], folder: Path, *, for
             file.chmod(0o644)  # for all users of the cluster, whatever the umask of the runner
     progress.done()
     return list(wanted)
+
+
+def send(settings: Settings, images: Sequence[Published], to: str, *, force: bool = False) -> Sequence[str]:
+    """Fetch `images`, and send them by rsync to `to`, HOST:FOLDER; return their places there. Each appears whole.
+
+    Raises:
+        ConflictError, TrustError, PolicyError: as `deploy`; NetworkError: rsync failed.
+    """
+    settings.tmp.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.tmp, prefix="computeops-deploy-") as work:
+        files = [str(file) for file in deploy(settings, images, Path(work))]
+        rsync = ["rsync", "--checksum", "--times", "--chmod=F644"]
+        target = ["--", *files, f"{to.rstrip('/')}/"]
+        asked = [*rsync, "--dry-run", "--existing", "--itemize-changes", *target]
+        others = [line.split()[-1] for line in proc.run(asked, error=NetworkError).splitlines() if line[2:3] == "c"]
+        if others and not force:
+            raise _conflict(f"{to}: {', '.join(others)}")
+        proc.run([*rsync, *target], error=NetworkError)
+    return [f"{to.rstrip('/')}/{one.file}" for one in images]
+
+
+def _conflict(where: str) -> ConflictError:
+    return ConflictError(
+        f"{where}: another image of that name is there",
+        hint="a new version gets a new name; --force replaces it under those who run it",
+    )
 
 
 def _same(file: Path, one: Published) -> bool:

@@ -18,7 +18,7 @@ from computeops.errors import DeniedError, LoginError, NetworkError, UsageError
 from computeops.hub.pipelines.machine import machine
 from computeops.hub.pipelines.words import Task, Worker
 from computeops.hub.worker.client import Client
-from computeops.hub.worker.plan import Folder, Plan, Site
+from computeops.hub.worker.plan import END, Folder, Plan, Site
 from computeops.hub.worker.work import Work
 from computeops.sign.keyring import Keyring
 
@@ -157,7 +157,7 @@ class Agent:
 
 def _forget_ends(folder: Folder) -> None:
     """A pipeline that is taken again goes on: what failed before is done again, what ended well is not."""
-    for name in ("fault.json", "job"):
+    for name in ("fault.json", "job", END):
         (folder.path / name).unlink(missing_ok=True)
 
 

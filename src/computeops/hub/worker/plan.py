@@ -7,6 +7,7 @@ recipe/       what was in it, or in the git repository
 out/ tmp/     what is built
 steps/*.json  a file for each step that ended, written whole
 log           what the steps say
+end           the exit code of a job that came to its end
 job           the name of the job that does it
 """
 
@@ -24,6 +25,7 @@ from computeops.files import whole_file
 from computeops.hub.pipelines.words import DONE, Bounds, Source, Step
 from computeops.store.release import Release
 
+END = "end"
 _T = TypeVar("_T")
 
 
@@ -115,7 +117,7 @@ class Folder:
             jobs=site.jobs,
         )
 
-    def write(self, name: str, value: Struct) -> None:
+    def write(self, name: str, value: Struct | int) -> None:
         """Write a file of the folder, whole or not at all."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import msgspec
 from computeops.errors import ComputeOpsError
 from computeops.hub.pipelines.words import DONE, FAILED, RUNNING, Step
 from computeops.hub.worker import cage, steps
-from computeops.hub.worker.plan import Fault, Folder
+from computeops.hub.worker.plan import END, Fault, Folder
 from computeops.image import convert as _convert  # noqa: F401  loaded here, once, and not in every child
 from computeops.store import release as _release  # noqa: F401
 
@@ -27,6 +27,12 @@ def main(path: Path) -> int:
     signal.signal(signal.SIGTERM, _asked_to_end)
     folder = Folder(path.resolve())
     folder.path.joinpath("tmp").mkdir(exist_ok=True)
+    code = _all(folder)
+    folder.write(END, code)  # the agent need not wait until the scheduler says so
+    return code
+
+
+def _all(folder: Folder) -> int:
     if folder.read(_FAULT, Fault) is not None:
         return 1
     for name in steps.names(folder):

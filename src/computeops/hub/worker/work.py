@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import structs
 
-from computeops import pipeline, run
+from computeops import pipeline
 from computeops.check import kinds
 from computeops.errors import ComputeOpsError, ConflictError, NetworkError, NotFoundError
 from computeops.hub.pipelines.words import DONE, FAILED, REBUILD, RUNNING, Made, Reply, Report, Step, Task
 from computeops.hub.worker.client import Client
 from computeops.hub.worker.jobs import Jobs
-from computeops.hub.worker.plan import Fault, Folder
+from computeops.hub.worker.plan import END, Fault, Folder
 from computeops.image import convert
 from computeops.model import Digest, Reference
 from computeops.sign import dsse
@@ -103,19 +103,16 @@ class Work:
 
     def _build(self) -> None:
         """Have the job done, by as many jobs as it takes, and tell what it says meanwhile."""
-        while True:
+        while (ended := self._folder.read(END, int)) is None:
             state = self._jobs.state()
             self._tell(force=False)
-            if state is None or not state.phase.ended:
-                self._stopping.wait(_GLANCE_SECONDS)
-                if self._stopping.is_set():
-                    raise _StopError
-                continue
-            if state.phase is run.Phase.SUCCEEDED:
-                return
-            if (fault := self._folder.read("fault.json", Fault)) is not None:
-                raise ComputeOpsError(fault.error, hint=fault.hint)
-            self._jobs.again(state)
+            if state is not None and state.phase.ended and self._folder.read(END, int) is None:
+                self._jobs.again(state)
+            if self._stopping.wait(_GLANCE_SECONDS):
+                raise _StopError
+        if ended:
+            fault = self._folder.read("fault.json", Fault) or Fault(step="", error="its job failed and left no word")
+            raise ComputeOpsError(fault.error, hint=fault.hint)
 
     def _sign(self) -> None:
         with self._step("sign") as going:

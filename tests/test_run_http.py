@@ -61,6 +61,7 @@ def until(*records: Record) -> dict[str, Mapping[int, State]]:
 
 
 def output(record: Record, number: int = 0) -> tuple[str, str]:
+    run.fetch(record)
     out, err = (Path(name) for name in run.log_files(record, number))
     return tuple(one.read_text() if one.exists() else "" for one in (out, err))  # type: ignore[return-value]  two
 

@@ -11,7 +11,7 @@ import click
 from computeops import run
 from computeops.cli.output import emit, json_option, table
 from computeops.config import Settings
-from computeops.errors import NotFoundError
+from computeops.errors import NotFoundError, SchedulerError
 from computeops.run.model import Phase, Record, State
 
 _BLOCK = 1 << 16
@@ -107,11 +107,20 @@ def logs_command(settings: Settings, identity: str, task: int | None, *, follow:
     positions = dict.fromkeys(files, 0)
     while True:
         done = not follow or run.summary(run.look([jobs.get(record.id)])[record.id]).phase.ended
+        bring(record)
         for key in files:
             positions[key] = _copy(*key, positions[key])
         if done:
             return
         time.sleep(_PAUSE)
+
+
+def bring(record: Record) -> None:
+    """Bring the output of a job here; where its scheduler does not answer, what was brought before is shown."""
+    try:
+        run.fetch(record)
+    except SchedulerError as error:
+        click.echo(f"warning: {record.on} does not answer: {error.message.splitlines()[-1].strip()}", err=True)
 
 
 def _range(numbers: range) -> str:

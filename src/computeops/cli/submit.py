@@ -185,6 +185,7 @@ def _wait(record: Record, jobs: run.Records) -> State:
         while True:
             state = run.summary(run.look([jobs.get(record.id)])[record.id])
             if state.phase.ended or state.phase is Phase.HELD:
+                jobs_verbs.bring(record)  # while it is there: machines of a cloud go, and take it with them
                 return state
             progress(f"{record.id} {jobs_verbs.words(state)}")
             until = time.monotonic() + pause

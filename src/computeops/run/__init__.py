@@ -16,7 +16,7 @@ from dataclasses import replace
 from computeops import plugins
 from computeops.errors import SchedulerError, UsageError
 from computeops.run import body, handover, records
-from computeops.run.model import Array, Job, Phase, Plan, Record, Scheduler, Seen, State, label
+from computeops.run.model import Array, Fetching, Job, Phase, Plan, Record, Scheduler, Seen, State, label
 from computeops.run.records import Records
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "State",
     "cancel",
     "exit_code",
+    "fetch",
     "finished",
     "label",
     "load",
@@ -172,6 +173,17 @@ def finished(record: Record) -> bool:
     return _all_ended(record, records.exits(record))
 
 
+def fetch(record: Record) -> None:
+    """Bring the output of `record` here, where its machines have no file system in common with this one.
+
+    Raises:
+        SchedulerError: the scheduler does not answer.
+    """
+    scheduler = load(record.on)
+    if isinstance(scheduler, Fetching):
+        scheduler.fetch(record)
+
+
 def log_files(record: Record, number: int) -> tuple[str, str]:
     """Return the files with the output and the errors of task `number`."""
     out, err = body.log_files(record)
@@ -278,6 +290,7 @@ def cancel(chosen: Iterable[Record], jobs: Records) -> None:
         jobs.mark_cancelled(record)
         known = jobs.get(record.id)  # read again: `look` may have learnt the scheduler's name for it
         try:
+            fetch(known)  # the scheduler forgets the output with the job
             load(record.on).cancel(known)
         except SchedulerError as error:
             if not _has_ended(known):  # it might have, in between: then there was nothing to cancel

@@ -1,8 +1,8 @@
 """Kubernetes: a batch/v1 Job for each job, an indexed one for an array, handed over and watched by kubectl.
 
 https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/job-v1/. Its machines share no file system with
-ours: the image comes from a registry, by its digest, and output is fetched when a task has ended. Values of variables
-travel in a Secret that goes with the Job, never in a file of ours.
+ours: the image comes from a registry, by its digest, and output is fetched when somebody wants to see it. Values of
+variables travel in a Secret that goes with the Job, never in a file of ours.
 """
 
 import base64
@@ -10,13 +10,16 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from computeops import proc
 from computeops.errors import SchedulerError, UsageError
 from computeops.limits import LIMITS
 from computeops.run import handover
 from computeops.run.model import SINGLE, Job, Phase, Plan, Record, Seen, State, volume
+from computeops.run.records import put
 
 SHOWS_ENV = False
 STARTS_CONTAINERS = True
@@ -29,6 +32,8 @@ _KEPT_SECONDS = 7 * 86400
 _GRACE = 10
 _STUCK = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerError", "RunContainerError"}
 """Reasons of a container that waits for somebody to do something."""
+_AT_ONCE = 4
+"""Outputs that are fetched at the same time."""
 _MOST_NAMES = 200
 """Ids in one question; of more jobs, all are asked for."""
 
@@ -84,6 +89,8 @@ def _pod(record: Record) -> dict[str, Any]:
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        # Else the program would be process 1, which no signal of its own ends: a crash would pass for success.
+        "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": _GRACE,
         "containers": [_container(record)],
     }
@@ -182,7 +189,7 @@ def _secret(record: Record, owner: Mapping[str, Any], env: Mapping[str, str]) ->
 
 
 def states(records: Sequence[Record]) -> Mapping[str, Seen]:
-    """Return what the server knows of `records`, and fetch the output of tasks that have ended.
+    """Return what the server knows of `records`.
 
     Raises:
         SchedulerError: it does not answer.
@@ -195,7 +202,6 @@ def states(records: Sequence[Record]) -> Mapping[str, Seen]:
         for identity, (job, pods) in _sorted(answer).items():
             if identity in group and job:
                 found[identity] = _seen(group[identity], job, pods)
-                _fetch_logs(group[identity], pods)
     return found
 
 
@@ -209,6 +215,40 @@ def cancel(record: Record) -> None:
     handover.ask(
         ["kubectl", "delete", "job", name, f"--namespace={namespace}", "--wait=false", "--ignore-not-found=true"]
     )
+
+
+def fetch(record: Record) -> None:
+    """Write the output of its tasks beside the record, the tries of each one behind another.
+
+    Raises:
+        SchedulerError: it does not answer.
+    """
+    which = ["-l", f"{_LABEL}={record.id}", "-o", "json", *_namespace(record.job)]
+    _, pods = _sorted(_object(handover.ask(["kubectl", "get", "pods", *which]))).get(record.id, ({}, []))
+    tries: dict[int, list[dict[str, Any]]] = {}
+    for pod in pods:
+        tries.setdefault(_task(record, pod), []).append(pod)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(lambda number: _fetch(record, number, tries[number]), tries):
+            pass
+
+
+def _fetch(record: Record, number: int, pods: Sequence[Mapping[str, Any]]) -> None:
+    file = record.folder / "logs" / (f"out.{number}" if record.job.array else "out")
+    whole = file.with_name(f".{file.name}.{len(pods)}")
+    if whole.exists():
+        return
+    said = []
+    for pod in pods:
+        metadata = pod["metadata"]
+        argv = ["kubectl", "logs", metadata["name"], f"--namespace={metadata['namespace']}"]
+        done = proc.capture(argv, timeout=handover.SECONDS, error=SchedulerError)
+        if done.returncode:  # not begun yet, or its node is gone: what was fetched before stays
+            return
+        said.append(done.stdout)
+    put(file, b"".join(said))
+    if all(_state(pod).phase.ended for pod in pods):
+        whole.touch()
 
 
 def _object(answer: str) -> dict[str, Any]:
@@ -285,20 +325,3 @@ def _end(status: Mapping[str, Any], terminated: Mapping[str, Any]) -> State:
     if isinstance(code, int) and (status["phase"] == "Succeeded") == (code == 0):
         return State.of_code(code, "" if reason in {"Completed", "Error"} else reason)
     return State(Phase.FAILED, None, f"{reason} {status.get('message', '')}".strip())
-
-
-def _fetch_logs(record: Record, pods: Sequence[Mapping[str, Any]]) -> None:
-    """Write the output of tasks that have ended beside the record: the server forgets it with the pod."""
-    for pod in pods:
-        number = _task(record, pod)
-        file = record.folder / "logs" / (f"out.{number}" if record.job.array else "out")
-        mark = file.with_name(f".{pod['metadata']['uid']}")
-        if pod.get("status", {}).get("phase") in {"Succeeded", "Failed"} and not mark.exists():
-            namespace = f"--namespace={pod['metadata']['namespace']}"
-            try:
-                text = handover.ask(["kubectl", "logs", pod["metadata"]["name"], namespace])
-            except SchedulerError:  # its node is gone: the end of the task is known nevertheless
-                continue
-            with file.open("a") as log:
-                log.write(text)
-            mark.touch()

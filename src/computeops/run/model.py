@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from computeops.errors import UsageError
 from computeops.limits import LIMITS
@@ -242,6 +242,19 @@ class Scheduler(Protocol):
 
         Raises:
             SchedulerError: it does not answer; where all have ended already, it may say so.
+        """
+        ...
+
+
+@runtime_checkable
+class Fetching(Scheduler, Protocol):
+    """A scheduler whose machines share no file system with ours: it keeps the output of jobs itself."""
+
+    def fetch(self, record: Record) -> None:
+        """Bring the output of its tasks into `logs`, as far as it has come.
+
+        Raises:
+            SchedulerError: it does not answer.
         """
         ...
 

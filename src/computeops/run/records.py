@@ -66,9 +66,9 @@ class Records:
             for name in ("exits", "logs"):
                 (record.folder / name).mkdir()
             for name, text in files.items():
-                _write(record.folder / name, text.encode())
+                put(record.folder / name, text.encode())
             asked = _Asked(record.on, record.job, record.created)
-            _write(record.folder / "job.json", msgspec.json.encode(asked))
+            put(record.folder / "job.json", msgspec.json.encode(asked))
         except OSError:  # a full disk: nothing was submitted, and nothing shall look as if it were
             self.discard(record)
             raise
@@ -81,7 +81,7 @@ class Records:
 
     def accept(self, record: Record, native: str) -> None:
         """Remember under which name the scheduler knows it."""
-        _write(record.folder / "native", native.encode())
+        put(record.folder / "native", native.encode())
 
     def mark_cancelled(self, record: Record) -> None:
         """Remember that its owner wants it to end."""
@@ -165,7 +165,7 @@ def known(record: Record) -> dict[int, State]:
 
 def remember(record: Record, ends: Mapping[int, State]) -> None:
     """Keep `ends`, told by the scheduler."""
-    _write(record.folder / "ended.json", msgspec.json.encode(dict(ends)))
+    put(record.folder / "ended.json", msgspec.json.encode(dict(ends)))
 
 
 def _decode(file: Path, kind: type[_T]) -> _T:
@@ -184,7 +184,8 @@ def _text(file: Path) -> str:
         return ""
 
 
-def _write(file: Path, data: bytes) -> None:
+def put(file: Path, data: bytes) -> None:
+    """Write `file` whole, or leave it as it was."""
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".new-", delete=False) as new:
         try:
             new.write(data)

@@ -1,17 +1,19 @@
 """Docker Swarm: a service in the mode `replicated-job` for each job, by the Docker Engine API 1.41.
 
 https://docs.docker.com/reference/api/engine/version/v1.41/. The machines share no files with ours: the image comes from
-a registry, by its digest, and output is fetched when a task has ended. A swarm ends no job after a time.
+a registry, by its digest, and output is fetched when somebody wants to see it. A swarm ends no job after a time.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from computeops.errors import SchedulerError, UsageError
-from computeops.run import calls
+from computeops.run import body, calls
 from computeops.run.model import Job, Phase, Plan, Record, Seen, State, volume
+from computeops.run.records import put
 
 SHOWS_ENV = True
 STARTS_CONTAINERS = True
@@ -39,8 +41,8 @@ _PHASES = {
 }
 _NANO = 10**9
 _MIB = 1024 * 1024
-_FRAME = 8
-"""Bytes in front of each piece of output: the stream, three zeros, and how long it is."""
+_FRAME, _STDERR = 8, 2
+"""Bytes in front of each piece of output: the stream (2: errors), three zeros, and how long it is."""
 
 
 def available() -> str:
@@ -130,7 +132,7 @@ def submit(record: Record, plan: Plan, env: Mapping[str, str]) -> str:
 
 
 def states(records: Sequence[Record]) -> Mapping[str, Seen]:
-    """Return what the swarm knows of `records`, and fetch the output of tasks that have ended.
+    """Return what the swarm knows of `records`.
 
     Raises:
         SchedulerError: it does not answer.
@@ -143,20 +145,21 @@ def states(records: Sequence[Record]) -> Mapping[str, Seen]:
         mine = {native: here[identity] for native, identity in natives.items() if identity in here}
         if not mine:
             continue
-        tasks = calls.rows(calls.ask("GET", address, f"{_API}/tasks{_filter('service', list(mine))}"))
+        tasks = _asked(address, list(mine))
         for native, record in mine.items():
-            own = sorted((one for one in tasks if one.get("ServiceID") == native), key=_created)
+            own = [one for one in tasks if one.get("ServiceID") == native]
             found[record.id] = Seen(native, _tasks(record, own), State(Phase.WAITING))
-            _fetch_logs(address, record, own)
     return found
+
+
+def _asked(address: str, natives: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the tasks of these services, the oldest first."""
+    tasks = calls.rows(calls.ask("GET", address, f"{_API}/tasks{_filter('service', natives)}"))
+    return sorted(tasks, key=lambda one: str(one.get("CreatedAt", "")))
 
 
 def _filter(name: str, values: Sequence[str]) -> str:
     return f"?filters={quote(json.dumps({name: values}))}"
-
-
-def _created(task: Mapping[str, Any]) -> str:
-    return str(task.get("CreatedAt", ""))
 
 
 def _tasks(record: Record, tasks: Sequence[Mapping[str, Any]]) -> dict[int, State]:
@@ -189,23 +192,22 @@ def _state(task: Mapping[str, Any]) -> State:
     return State(phase, None, said if phase is not Phase.RUNNING else "")
 
 
-def _fetch_logs(address: str, record: Record, tasks: Sequence[Mapping[str, Any]]) -> None:
-    """Write the output of tasks that have ended beside the record: a swarm forgets it with the service."""
-    for task in tasks:
-        number, identity = _number(record, task), str(task.get("ID", ""))
-        out = record.folder / "logs" / (f"out.{number}" if record.job.array else "out")
-        err = out.with_name(out.name.replace("out", "err", 1))
-        mark = out.with_name(f".{identity}")
-        if not _state(task).phase.ended or mark.exists() or not identity.isalnum():
-            continue
-        try:
-            data = calls.ask("GET", address, f"{_API}/tasks/{identity}/logs?stdout=1&stderr=1").body
-        except SchedulerError:  # its node is gone: the end of the task is known nevertheless
-            continue
-        for stream, piece in _frames(data):
-            with (err if stream == 2 else out).open("ab") as log:
-                log.write(piece)
-        mark.touch()
+def fetch(record: Record) -> None:
+    """Write output and errors of its tasks beside the record, the tries of each one behind another.
+
+    Raises:
+        SchedulerError: it does not answer.
+    """
+    address, said = _address(record.job), dict[Path, bytearray]()
+    out, err = (Path(one) for one in body.log_files(record))
+    for task in _asked(address, [record.native]):
+        identity, number = str(task.get("ID", "")), str(_number(record, task))
+        logs = f"{_API}/tasks/{quote(identity, safe='')}/logs?stdout=1&stderr=1"
+        for stream, piece in _frames(calls.ask("GET", address, logs, fine=(200, 404)).body):
+            file = err if stream == _STDERR else out
+            said.setdefault(file.with_name(file.name.replace("{task}", number)), bytearray()).extend(piece)
+    for file, data in said.items():
+        put(file, bytes(data))
 
 
 def _frames(data: bytes) -> list[tuple[int, bytes]]:

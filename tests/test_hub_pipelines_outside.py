@@ -16,6 +16,41 @@ from conftest import Scientist
 from servers import Asked, serving
 from worksite import git_over_http, python_for
 
+GUARDED = """
+import subprocess, sys, urllib.request
+from pathlib import Path
+from computeops.hub.pipelines.words import Bounds
+from computeops.hub.worker import addresses, cage
+from computeops.hub.worker.gateway import Gateway
+from computeops.http import Session
+
+folder, port = Path(sys.argv[1]), sys.argv[2]
+folder.mkdir()
+bounds = Bounds(seconds=60, memory=1024, disk=64, log_bytes=1000, processes=120)
+judge, told = addresses.lookup(private=False), []
+
+def lookup(host, port):
+    return "127.0.0.1" if host == "mirror.example.org" else judge(host, port)
+
+def tried(*argv):
+    print(argv[0], subprocess.run(argv, capture_output=True).returncode, flush=True)
+
+def step():
+    for host in ("mirror.example.org", "127.0.0.1", "localhost"):
+        for path in ("good", "leads"):
+            with Session(seconds=5) as session:
+                print(host, path, session.request("GET", f"http://{host}:{port}/{path}").body, flush=True)
+    tried("git", "ls-remote", f"http://127.0.0.1:{port}/git")
+    tried("skopeo", "inspect", "--tls-verify=false", f"docker://127.0.0.1:{port}/x")
+    tried("skopeo", "inspect", "--tls-verify=false", f"docker://mirror.example.org:{port}/x")
+    tried(sys.executable, "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}), 5)")
+    urllib.request.urlopen(f"https://mirror.example.org:{port}/tls", timeout=5)
+
+print(cage.run(step, folder.parent / "log", folder, bounds, network=False,
+               gateway=lambda one: told.append(Gateway(one, lookup))))
+told[0].close()
+print(told[0].refused)
+"""
 ALONE = """
 import os, socket, sys
 from pathlib import Path
@@ -112,3 +147,29 @@ def test_the_tests_of_a_recipe_have_a_loopback_and_no_network(scientist: Scienti
     assert logs[0].splitlines() == [f"loopback {uid}", "reached"], os.geteuid()
     assert logs[1].startswith(f"loopback {uid}\n")
     assert "reached" not in logs[1]
+
+
+def test_no_program_of_the_fetch_step_goes_past_the_gateway(scientist: Scientist) -> None:
+    """Whatever it is, and wherever it is led: names, redirects, registries, and addresses that it has made up."""
+    reached, program = list[str](), scientist.home / "guarded.py"
+    program.write_text(GUARDED)
+    python, env = python_for(scientist)
+
+    def answers(asked: Asked) -> None:
+        reached.append(f"{asked.headers['host'].partition(':')[0]}{asked.path}")
+        if asked.path == "/leads":
+            asked.answer(302, b"", {"Location": f"http://127.0.0.1:{port}/secret"})
+        else:
+            asked.answer(200, b"good")
+
+    with serving(answers) as server:
+        port = server.url.rpartition(":")[2]
+        done = scientist.run([python, program, scientist.home / "work", port], env=env)
+    lines = (scientist.home / "log").read_text().splitlines()
+    assert lines[0] == "mirror.example.org good b'good'", lines
+    assert all("not a public address" in line for line in lines[1:6]), lines
+    assert [line.split()[1] for line in lines[6:10]] == ["128", "1", "1", "1"], lines
+    assert "/secret" not in "".join(reached)
+    # the registry was asked by its name, and by TLS nobody could answer; nothing came by the address
+    assert {one.partition("/")[0] for one in reached} == {"mirror.example.org"}, reached
+    assert "not a public address" in done.stdout.decode().splitlines()[-1], done.stdout

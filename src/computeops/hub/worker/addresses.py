@@ -2,7 +2,7 @@
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -47,13 +47,17 @@ def outside(*, private: bool, own: Iterable[str] = ()) -> Iterator[None]:
 
     `own` are the addresses of mirrors that the worker itself chose: their hosts may be anywhere, as all if `private`.
     """
-    mine = {origin(one)[1:] for one in own if one.startswith(("http:", "https:"))}
-
-    def resolve(host: str, port: int) -> str:
-        return "" if private or (host, port) in mine else _public(host, port)
-
-    with only_to(resolve):
+    with only_to(lookup(private=private, own=own)):
         yield
+
+
+def lookup(*, private: bool, own: Iterable[str] = ()) -> Callable[[str, int], str]:
+    """Return what gives the one address that a host has, empty for any of it; arguments as for `outside`.
+
+    It raises DeniedError for a machine of the own network, and NetworkError for a name that leads nowhere.
+    """
+    mine = {origin(one)[1:] for one in own if one.startswith(("http:", "https:"))}
+    return lambda host, port: "" if private or (host, port) in mine else _public(host, port)
 
 
 def _is_own(uri: str, mine: tuple[str, ...]) -> bool:

@@ -49,25 +49,27 @@ def run(
     tick: Callable[[], None] = lambda: None,
     *,
     network: bool = True,
+    gateway: Callable[[socket.socket], None] | None = None,
 ) -> tuple[int, str]:
     """Do `step` in a child whose output goes to `log`; return its exit code, and why it was ended, if it was.
 
-    `tick` is called ten times a second. `folder` is where it may write. Without `network` it has a loopback of its own.
+    `tick` is called ten times a second. `folder` is where it may write. Without `network` it has a loopback of its own;
+    `gateway` is given a socket that listens there, and all programs of the step take it for their proxy.
     """
     _LIBC.prctl(_SUBREAPER, 1, 0, 0, 0)
     end_left(folder)
-    (ready, told), (go, may) = os.pipe(), os.pipe()
+    ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
-        os.close(may)
-        _child(step, log, bounds, alone=None if network else (told, go))
-    for one in (told, go):
-        os.close(one)
-    if not network and os.read(ready, 1):
-        _map_ids(child)
-        os.write(may, b"+")
-    for one in (ready, may):
-        os.close(one)
+        ours.close()
+        _child(step, log, bounds, alone=None if network else theirs, guarded=gateway is not None)
+    theirs.close()
+    with ours:
+        if not network and ours.recv(1):
+            _map_ids(child)
+            ours.send(b"+")
+            if gateway and (passed := socket.recv_fds(ours, 1, 1)[1]):
+                gateway(socket.socket(fileno=passed[0]))
     (folder / _SESSION).write_text(f"{child} {_began(child)}")
     watch = os.pidfd_open(child)
     try:
@@ -104,7 +106,7 @@ def _began(pid: int) -> str:
         return ""
 
 
-def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, alone: tuple[int, int] | None) -> None:
+def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, alone: socket.socket | None, guarded: bool) -> None:
     """Become the leader of a session within bounds, do the step, and end without going back."""
     code = 1
     try:
@@ -117,7 +119,7 @@ def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, alone: tuple[
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         if alone:
-            _leave_network(*alone)
+            _leave_network(alone, guarded=guarded)
         _bound(resource.RLIMIT_CORE, 0)
         _bound(resource.RLIMIT_FSIZE, bounds.disk * _MIB)
         _bound(resource.RLIMIT_DATA, bounds.memory * _MIB)
@@ -130,21 +132,33 @@ def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, alone: tuple[
         os._exit(code)
 
 
-def _leave_network(told: int, go: int) -> None:
+def _leave_network(watcher: socket.socket, *, guarded: bool) -> None:
     """Go to a network namespace where there is but a loopback, as the same user with the same subordinate ids."""
     if _LIBC.unshare(_NEWUSER | _NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "this machine does not let a step be without the network")
-    os.write(told, b"+")
-    if not os.read(go, 1):
+    watcher.send(b"+")
+    if not watcher.recv(1):
         raise OSError("the step got no ids in its user namespace")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+    if guarded:
+        _listen(watcher)
+    watcher.close()
     # newuidmap, by which boxes and engines get the subordinate ids, is no program of root in here
     held = struct.pack("6I", *[_ID_CAPABILITIES] * 3, 0, 0, 0)
     if _LIBC.capset(struct.pack("Ii", _CAPABILITY_VERSION, 0), held) == 0:
         for number in (_SETGID, _SETUID):
             _LIBC.prctl(_AMBIENT, _AMBIENT_RAISE, number, 0, 0)
     _LIBC.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # gone with the change of credentials
+
+
+def _listen(watcher: socket.socket) -> None:
+    """Give the watcher a socket that listens in here, and let all programs of this step take it for their proxy."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        socket.send_fds(watcher, [b"+"], [listener.fileno()])
+    names = ("http_proxy", "https_proxy", "HTTPS_PROXY")
+    os.environ.update(dict.fromkeys(names, proxy), no_proxy="", NO_PROXY="")  # noqa: TID251  is written, not read
 
 
 def _map_ids(child: int) -> None:

@@ -42,6 +42,11 @@ class Site(Struct, frozen=True, kw_only=True):
     epoch: int
     jobs: int
 
+    @property
+    def own(self) -> tuple[str, str]:
+        """The mirrors that the worker chose, which may be anywhere."""
+        return self.mirror, self.pypi
+
 
 class Plan(Struct, frozen=True, kw_only=True):
     """What a job is to do."""

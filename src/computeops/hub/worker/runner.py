@@ -5,16 +5,20 @@ Steps that ended well before are not done again. Ends with 0 if all did, with 1 
 
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
 import msgspec
 
+from computeops import config
 from computeops.errors import ComputeOpsError
 from computeops.hub.pipelines.words import DONE, FAILED, RUNNING, Step
-from computeops.hub.worker import cage, steps
+from computeops.hub.worker import addresses, cage, steps
+from computeops.hub.worker.gateway import Gateway
 from computeops.hub.worker.plan import END, Fault, Folder
+from computeops.hub.worker.steps import Way
 from computeops.image import convert as _convert  # noqa: F401  loaded here, once, and not in every child
 from computeops.store import release as _release  # noqa: F401
 
@@ -52,13 +56,23 @@ def _step(folder: Folder, name: str) -> bool:
     running = Step(name=name, state=RUNNING, began=int(began * 1000))
     folder.note(running)
     plan, tail = folder.plan(), _Tail(folder, name)
+    way = steps.way(name, plan, config.environment())
+    gateways: list[Gateway] = []
 
     def child() -> None:
-        _do(folder, running)
+        _do(folder, running, way)
 
-    code, reason = cage.run(
-        child, folder.log, folder.path, plan.bounds, tail.tick, network=steps.has_network(name, plan)
-    )
+    def guard(listener: socket.socket) -> None:
+        gateways.append(Gateway(listener, addresses.lookup(private=False, own=plan.site.own)))
+
+    try:
+        where, guarded = (folder.log, folder.path, plan.bounds), guard if way is Way.GUARDED else None
+        code, reason = cage.run(child, *where, tail.tick, network=way is Way.OPEN, gateway=guarded)
+    finally:
+        for one in gateways:
+            one.close()
+    if code and not reason and gateways and gateways[0].refused:
+        reason = gateways[0].refused
     if code == 0 and not reason and folder.has_done(name):
         return True
     if folder.read(_FAULT, Fault) is None or reason:
@@ -71,7 +85,7 @@ def _step(folder: Folder, name: str) -> bool:
     return False
 
 
-def _do(folder: Folder, step: Step) -> None:
+def _do(folder: Folder, step: Step, way: Way) -> None:
     """The child: do the step, and leave a file that says how it ended."""
     began = time.monotonic()
     last = ""
@@ -85,7 +99,7 @@ def _do(folder: Folder, step: Step) -> None:
 
     sys.stdout.write(f"{step.name}\n")
     try:
-        facts = steps.do(step.name, folder, say)
+        facts = steps.do(step.name, folder, say, way)
     except ComputeOpsError as error:
         say(error.message)
         folder.write(_FAULT, Fault(step=step.name, error=error.message[:4000], hint=error.hint[:4000]))

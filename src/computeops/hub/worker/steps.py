@@ -11,12 +11,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from computeops import __version__, pipeline
+from computeops import __version__, pipeline, proc
 from computeops import build as builders
 from computeops import recipe as recipes
 from computeops.build import bases, sources
@@ -36,6 +37,8 @@ from computeops.store.release import Release, copy_tree
 Say = Callable[[str], None]
 Facts = Mapping[str, Any]
 _MIB = 1024 * 1024
+_PROXIES = ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+_APT_PROXIES = (b'Acquire::http::Proxy "http', b'Acquire::https::Proxy "http')
 _SOURCE_PARTS = 4
 """A source may take this part of the disk of a build."""
 
@@ -53,7 +56,34 @@ def names(folder: Folder) -> Iterator[str]:
                 yield f"{word} {variant}".rstrip()
 
 
-def do(name: str, folder: Folder, say: Say) -> Facts:
+class Way(Enum):
+    """Where a step may connect to."""
+
+    NOWHERE = "nowhere"
+    """To its own loopback."""
+    GUARDED = "guarded"
+    """Through the `gateway` alone."""
+    OPEN = "open"
+
+
+def way(name: str, plan: Plan, environ: Mapping[str, str]) -> Way:
+    """Return where a step may connect to; a build anywhere, if the hub lets recipes use the network.
+
+    `fetch` goes where it likes if the hub allows private addresses; where the site has a proxy, that one decides.
+    """
+    if name != "fetch":
+        return Way.OPEN if plan.network and name.partition(" ")[0] in {"build", "rebuild"} else Way.NOWHERE
+    if plan.kind == "rebuild":
+        return Way.NOWHERE
+    return Way.OPEN if plan.private or _has_proxy(environ) else Way.GUARDED
+
+
+def _has_proxy(environ: Mapping[str, str]) -> bool:
+    said = proc.capture(["apt-config", "dump", "Acquire"]).stdout if proc.find("apt-config") else b""
+    return any(environ.get(name) for name in _PROXIES) or any(mark in said for mark in _APT_PROXIES)
+
+
+def do(name: str, folder: Folder, say: Say, way: Way) -> Facts:
     """Do one step and return what is worth telling of it.
 
     Raises:
@@ -62,18 +92,16 @@ def do(name: str, folder: Folder, say: Say) -> Facts:
     word, _, variant = name.partition(" ")
     if word == "fetch":
         plan = folder.plan()
-        with addresses.outside(private=plan.private, own=(plan.site.mirror, plan.site.pypi)):
-            return (_pulled if plan.kind == "rebuild" else _fetch)(folder, say)
+        if plan.kind == "rebuild":
+            return _pulled(folder, say)
+        judged = plan.private or way is Way.GUARDED  # then names are not looked up here: they could not be
+        with addresses.outside(private=judged, own=plan.site.own):
+            return _fetch(folder, say, judged=judged)
     if folder.plan().kind == "rebuild":
         return _rebuild(folder, say)
     if word == "lint":
         return _lint(folder, say)
     return {"build": _build, "test": _test, "sbom": _sbom, "scan": _scan}[word](folder, variant, say)
-
-
-def has_network(name: str, plan: Plan) -> bool:
-    """Return whether a step keeps the network of the worker; a build does not, unless the hub lets recipes use it."""
-    return name == "fetch" or (plan.network and name.partition(" ")[0] in {"build", "rebuild"})
 
 
 def _variants(recipe: Recipe) -> list[str]:
@@ -83,9 +111,9 @@ def _variants(recipe: Recipe) -> list[str]:
 # fetch
 
 
-def _fetch(folder: Folder, say: Say) -> Facts:
+def _fetch(folder: Folder, say: Say, *, judged: bool) -> Facts:
     plan, settings = folder.plan(), folder.settings()
-    archive = _source(folder, plan, say)
+    archive = _source(folder, plan, say, judged=judged)
     most = plan.bounds.disk * _MIB // _SOURCE_PARTS
     unpacked = folder.path / "source"
     unpack(archive, unpacked, most_bytes=most, strip=bool(plan.source.git))
@@ -96,28 +124,27 @@ def _fetch(folder: Folder, say: Say) -> Facts:
     recipe_folder.rename(folder.recipe)
     folder.recipe.chmod(0o755)
     recipe = recipes.load(folder.recipe)
-    own = (settings.mirror, settings.pypi)
     named = [f"git+{one.git}" for one in recipe.sources if isinstance(one, GitSource)]
     named += [one.url for one in recipe.sources if isinstance(one, UrlSource)]
-    addresses.require(named, private=plan.private, own=own)
+    addresses.require(named, private=judged, own=plan.site.own)
     settings.tmp.mkdir(exist_ok=True)
     pinned = builders.read_lock(folder.recipe)
     locked = pinned is not None
     if pinned is None:
         pinned = _locked(folder, recipe, settings, say)
     builders.check_lock(folder.recipe, recipe, pinned)
-    addresses.require((one.uri for one in pinned.materials), private=plan.private, own=own)
+    addresses.require((one.uri for one in pinned.materials), private=judged, own=plan.site.own)
     _materials(folder, pinned, settings, say)
     package = recipe.package
     return {"name": package.name, "version": package.version, "locked": locked, "inputs": len(pinned.materials)}
 
 
-def _source(folder: Folder, plan: Plan, say: Say) -> Path:
+def _source(folder: Folder, plan: Plan, say: Say, *, judged: bool) -> Path:
     """Return the archive that the pipeline begins with: as the agent laid it there, or of a commit."""
     if not plan.source.git:
         return folder.source
     uri = f"git+{plan.source.git}@{plan.source.commit}"
-    addresses.require([uri], private=plan.private)
+    addresses.require([uri], private=judged)
     say(f"fetching {plan.source.commit} of {plan.source.git}")
     place = Place(work=folder.path / "tmp", cache=Path(plan.cache), progress=say)
     place.work.mkdir(exist_ok=True)

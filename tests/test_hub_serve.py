@@ -153,7 +153,7 @@ class TestRoles:
                 push(caller, "/v2/bio/x", "1", manifest(caller, "/v2/bio/x"))
                 assert computeops("hub", "check", "--data", web.data).returncode == 0  # takes longer than telling
                 assert not told.is_set()
-                worker.start("--port", "0", "--role", "worker")
+                worker.start("--port", "0", "--role", "background")
                 assert told.wait(20)
                 own = Caller(worker.address, token)
                 assert [own.get(path).status for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 200]

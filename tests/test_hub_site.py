@@ -67,7 +67,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     furnish(folder, database="postgresql", storage="s3", more="webhooks_to_private_addresses = true")
     site = Site(folder, [])
-    roles = ("web", "web", "worker")
+    roles = ("web", "web", "background")
     hubs = [site.add(role) for role in roles]
     try:
         with ThreadPoolExecutor(len(hubs)) as pool:
@@ -162,7 +162,7 @@ def test_two_workers_tell_each_thing_once(site: Site) -> None:
         heard.append(asked.headers["webhook-id"])
         asked.answer(204)
 
-    site.add("worker").start("--port", "0", "--role", "worker")
+    site.add("background").start("--port", "0", "--role", "background")
     with serving(told) as there:
         assert push_image(site.callers[0], "0", b"begins", "/v2/once/tool")
         added = computeops("hub", "webhook", "add", "once", there.url, "--data", site.web[1].data)

@@ -52,10 +52,10 @@ for _command in (
 @click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="Its private key in PEM.")
 @click.option(
     "--role",
-    type=click.Choice(["all", "web", "worker"]),
+    type=click.Choice(["all", "web", "background"]),
     default="all",
     show_default=True,
-    help="web answers requests, worker does what can wait: webhooks, inventories, pipelines that begin by the clock.",
+    help="web answers requests, background does what can wait: webhooks, inventories, pipelines that begin by the clock.",
 )
 @click.option(
     "--log",

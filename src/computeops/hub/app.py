@@ -46,7 +46,7 @@ from computeops.hub.vulnerabilities.inspector import Inspector
 from computeops.hub.webhooks import Courier
 
 _log = logging.getLogger(__name__)
-Role = Literal["all", "web", "worker"]
+Role = Literal["all", "web", "background"]
 _DOORS = (
     "login",
     "publishing",
@@ -80,11 +80,11 @@ def create_app(
 ) -> ASGIApp:
     """Return the hub in the folder `data` as an ASGI application. `base`: its address, where it knows it.
 
-    `role`: `web` answers requests, `worker` does the works of the background and says how it is, `all` both.
+    `role`: `web` answers requests, `background` does what can wait and says how it is, `all` both.
     """
     hub = Hub.open(data, base=base, settings=settings, secrets=secrets)
     works = () if role == "web" else _WORKS
-    if role == "worker":
+    if role == "background":
         doors = Router(health.routes(hub), default=_nowhere)
         return Measured(Limited(hub, _App(hub, doors, doors, works)))
     return Measured(Limited(hub, _App(hub, Registry(hub), Router(routes(hub), default=_nowhere), works)))

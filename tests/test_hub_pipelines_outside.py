@@ -52,7 +52,7 @@ told[0].close()
 print(told[0].refused)
 """
 ALONE = """
-import os, socket, sys
+import os, socket, subprocess, sys
 from pathlib import Path
 from computeops.hub.pipelines.words import Bounds
 from computeops.hub.worker import cage
@@ -68,8 +68,15 @@ def step():
     socket.create_connection(("127.0.0.1", port), timeout=5)
     print("reached", flush=True)
 
+def engines():
+    mapped = ["unshare", "--user", "--map-root-user", "--map-auto", "true"]  # as boxes and Podman do
+    for argv in (mapped, ["bwrap", "--ro-bind", "/", "/", "true"]):
+        print(argv[0], subprocess.run(argv, capture_output=True).returncode, flush=True)
+
 for network in (True, False):
     print(cage.run(step, folder.parent / f"log-{network}", folder, bounds, network=network), flush=True)
+for ids in (True, False):
+    cage.run(engines, folder.parent / f"ids-{ids}", folder, bounds, network=False, ids=ids)
 """
 
 
@@ -133,6 +140,7 @@ def test_a_name_is_looked_up_once_and_the_connection_goes_there(tmp_path: Path) 
             sources.commit(url, commit, place)
 
 
+@pytest.mark.bubblewrap
 def test_the_tests_of_a_recipe_have_a_loopback_and_no_network(scientist: Scientist) -> None:
     program = scientist.home / "alone.py"
     program.write_text(ALONE)
@@ -147,8 +155,11 @@ def test_the_tests_of_a_recipe_have_a_loopback_and_no_network(scientist: Scienti
     assert logs[0].splitlines() == [f"loopback {uid}", "reached"], os.geteuid()
     assert logs[1].startswith(f"loopback {uid}\n")
     assert "reached" not in logs[1]
+    assert (scientist.home / "ids-True").read_text() == "unshare 0\nbwrap 1\n"
+    assert (scientist.home / "ids-False").read_text() == "unshare 1\nbwrap 0\n"
 
 
+@pytest.mark.skopeo
 def test_no_program_of_the_fetch_step_goes_past_the_gateway(scientist: Scientist) -> None:
     """Whatever it is, and wherever it is led: names, redirects, registries, and addresses that it has made up."""
     reached, program = list[str](), scientist.home / "guarded.py"

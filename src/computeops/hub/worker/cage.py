@@ -50,11 +50,13 @@ def run(
     *,
     network: bool = True,
     gateway: Callable[[socket.socket], None] | None = None,
+    ids: bool = True,
 ) -> tuple[int, str]:
     """Do `step` in a child whose output goes to `log`; return its exit code, and why it was ended, if it was.
 
     `tick` is called ten times a second. `folder` is where it may write. Without `network` it has a loopback of its own;
-    `gateway` is given a socket that listens there, and all programs of the step take it for their proxy.
+    `gateway` is given a socket that listens there, and all programs of the step take it for their proxy. `ids`: whether
+    programs may take the user's subordinate ids in there: boxes of builds and Podman must, Bubblewrap refuses to.
     """
     _LIBC.prctl(_SUBREAPER, 1, 0, 0, 0)
     end_left(folder)
@@ -62,7 +64,8 @@ def run(
     child = os.fork()
     if child == 0:
         ours.close()
-        _child(step, log, bounds, alone=None if network else theirs, guarded=gateway is not None)
+        leave = None if network else lambda: _leave_network(theirs, guarded=gateway is not None, ids=ids)
+        _child(step, log, bounds, leave)
     theirs.close()
     with ours:
         if not network and ours.recv(1):
@@ -106,7 +109,7 @@ def _began(pid: int) -> str:
         return ""
 
 
-def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, alone: socket.socket | None, guarded: bool) -> None:
+def _child(step: Callable[[], None], log: Path, bounds: Bounds, leave: Callable[[], None] | None) -> None:
     """Become the leader of a session within bounds, do the step, and end without going back."""
     code = 1
     try:
@@ -118,8 +121,8 @@ def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, alone: socket
             os.dup2(out, stream)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
-        if alone:
-            _leave_network(alone, guarded=guarded)
+        if leave:
+            leave()
         _bound(resource.RLIMIT_CORE, 0)
         _bound(resource.RLIMIT_FSIZE, bounds.disk * _MIB)
         _bound(resource.RLIMIT_DATA, bounds.memory * _MIB)
@@ -132,7 +135,7 @@ def _child(step: Callable[[], None], log: Path, bounds: Bounds, *, alone: socket
         os._exit(code)
 
 
-def _leave_network(watcher: socket.socket, *, guarded: bool) -> None:
+def _leave_network(watcher: socket.socket, *, guarded: bool, ids: bool) -> None:
     """Go to a network namespace where there is but a loopback, as the same user with the same subordinate ids."""
     if _LIBC.unshare(_NEWUSER | _NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "this machine does not let a step be without the network")
@@ -144,9 +147,9 @@ def _leave_network(watcher: socket.socket, *, guarded: bool) -> None:
     if guarded:
         _listen(watcher)
     watcher.close()
-    # newuidmap, by which boxes and engines get the subordinate ids, is no program of root in here
+    # newuidmap, by which boxes and engines take subordinate ids, is no program of root in here
     held = struct.pack("6I", *[_ID_CAPABILITIES] * 3, 0, 0, 0)
-    if _LIBC.capset(struct.pack("Ii", _CAPABILITY_VERSION, 0), held) == 0:
+    if ids and _LIBC.capset(struct.pack("Ii", _CAPABILITY_VERSION, 0), held) == 0:
         for number in (_SETGID, _SETUID):
             _LIBC.prctl(_AMBIENT, _AMBIENT_RAISE, number, 0, 0)
     _LIBC.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # gone with the change of credentials

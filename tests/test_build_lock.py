@@ -99,6 +99,30 @@ def test_the_lock_is_stale_when_what_decides_the_inputs_changes(folder: Path) ->
     assert [note for note in build.lint(folder, load(folder)) if "another state" in note]
 
 
+def test_what_moves_is_told_until_a_lock_pins_it(folder: Path) -> None:
+    sha = "sha256:" + "0" * 64
+    (folder / "Dockerfile").write_text(
+        f"FROM debian:12 AS a\nFROM x.org/b@{sha}\nCOPY --from=a /x /x\nCOPY --from=alpine / /\n"
+    )
+    recipe = load(folder)
+    said = "Dockerfile starts from debian:12, alpine: only the lock pins them"
+    assert said in build.unpinned(folder, recipe)
+    build.write_lock(folder, Lock("dockerfile", build.inputs(folder, recipe), ()))
+    assert build.unpinned(folder, recipe) == []
+    build.write_lock(folder, Lock("dockerfile", Digest.of(b"of another state"), ()))
+    assert said in build.unpinned(folder, recipe)
+
+    definition = (
+        f"Bootstrap: docker\nFrom: debian:12\n\nBootstrap: docker\nFrom: x@{sha}\n%post\n apt-get -y install gcc\n"
+    )
+    (folder / "x.def").write_text(definition)
+    text = RECIPE.replace("dockerfile", "apptainer").replace("Dockerfile", "x.def")
+    (folder / "computeops.toml").write_text(text + "network = true\n")
+    notes = build.unpinned(folder, load(folder))
+    assert "x.def starts from debian:12: only the lock pins them" in notes
+    assert "build.network is true: what the build file fetches is not pinned (lines 7)" in notes
+
+
 def test_lint_tells_what_is_not_pinned_or_tested(folder: Path) -> None:
     (folder / "computeops.toml").write_text(RECIPE + "network = true\n")
     notes = "\n".join(build.lint(folder, load(folder)))

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ command = ["busybox"]
 
 [[tests]]
 name = "adds"
-run = "busybox expr 1 + 2"
+run = 'test -n "$HOME"; busybox expr 1 + 2'
 expect = "3"
 """
 Person = Callable[..., subprocess.CompletedProcess[str]]
@@ -162,6 +163,14 @@ def test_a_failing_test_is_evidence_against_the_image(author: tuple[Person, Path
     assert "failed" in run("verify", image, code=10).stderr
 
 
+def test_evidence_of_one_form_is_signed_with_another(author: tuple[Person, Path]) -> None:
+    run, image = author
+    run("test", image)
+    layout = image.with_suffix(".oci")
+    assert "with 5 pieces of evidence" in run("sign", layout, "--key", "author").stdout
+    run("verify", layout)
+
+
 def test_a_stranger_gets_nothing_until_the_key_is_known(
     author: tuple[Person, Path], hub: RunningHub, tmp_path: Path
 ) -> None:
@@ -169,9 +178,16 @@ def test_a_stranger_gets_nothing_until_the_key_is_known(
     reference = published(run, image, hub)
     scientist = person(tmp_path / "scientist")
     target = tmp_path / "busy.sif"
-    assert "key import" in scientist("pull", reference, target, code=10).stderr
+    (keyid,) = (one["keyid"] for one in json.loads(run("key", "list", "--json").stdout))
+    refused = scientist("pull", reference, target, code=10).stderr
+    assert "key import" in refused
+    assert keyid in refused
     assert not target.exists()
-    scientist("key", "import", "author", "-", stdin=run("key", "export", "author").stdout)
+    for _ in range(2):  # who follows a tutorial twice, or on one machine, is not told off
+        scientist("key", "import", "author", "-", stdin=run("key", "export", "author").stdout)
+    with ThreadPoolExecutor() as jobs:  # an array of jobs on a cold cache
+        said = jobs.map(lambda n: scientist("run", reference, "expr", n, "+", "1").stdout, ["1", "2", "3"])
+        assert list(said) == ["2\n", "3\n", "4\n"]
     scientist("pull", reference, target)
     assert target.read_bytes() == image.read_bytes()
     scientist("verify", target)

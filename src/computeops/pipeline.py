@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 VARIANT = "org.computeops.variant"
 """Label of an image: which variant of its recipe it is."""
-_BARE: Mapping[str, str] = MappingProxyType({"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
-"""Environment of tests: where the engine's own programs are, nothing of the user's."""
+_BARE: Mapping[str, str] = MappingProxyType(
+    {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp"}  # noqa: S108  # the image's
+)
+"""Environment of tests: where the engine's own programs are, nothing of the user's; programs crash without a home."""
 
 
 def _silent(_: str) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from computeops import plugins
-from computeops.build import bases, sources
-from computeops.build.model import LOCK_NAME, Builder, Built, Job, Lock, Material, Place
+from computeops.build import bases, sources, taken
+from computeops.build.model import LOCK_NAME, Builder, Built, Job, Lock, Material, Moving, Place
 from computeops.errors import RecipeError
 from computeops.model import Digest
 from computeops.recipe import BUILDERS, Recipe, build_files
@@ -85,14 +85,18 @@ def unpinned(folder: Path, recipe: Recipe) -> list[str]:
     """
     notes = list(find(recipe.build.builder).lint(folder, recipe))
     pinned = read_lock(folder)
-    if pinned is None:
+    if pinned is not None and pinned.inputs == inputs(folder, recipe):
+        notes = [one for one in notes if not isinstance(one, Moving)]
+    elif pinned is None:
         notes.append(
             f"there is no {LOCK_NAME}: each build takes the newest of its inputs (`computeops lock` pins them)"
         )
-    elif pinned.inputs != inputs(folder, recipe):
+    else:
         notes.append(f"{LOCK_NAME} was made for another state of the recipe: run `computeops lock` again")
     if recipe.build.network:
-        notes.append("build.network is true: what the build file fetches is not pinned")
+        text = (folder / recipe.build.file).read_text(errors="replace") if recipe.build.file else ""
+        lines = ", ".join(map(str, taken.fetches(text)))
+        notes.append(f"build.network is true: what the build file fetches is not pinned{lines and f' (lines {lines})'}")
     return notes
 
 

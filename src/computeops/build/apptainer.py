@@ -13,7 +13,7 @@ from typing import Any
 from computeops import proc
 from computeops.build import bases, context, definition, log, namespace, shellenv, sources
 from computeops.build.dockerfile import build_file
-from computeops.build.model import Built, Job, Material, Pins, Place
+from computeops.build.model import Built, Job, Material, Pins, Place, moving
 from computeops.build.noise import Quiet
 from computeops.errors import BuildError, RecipeError, did_you_mean
 from computeops.image.archive import TarFile
@@ -64,16 +64,20 @@ def detect(folder: Path) -> str:
 
 
 def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
-    """Refuse a definition file that starts from what cannot be pinned."""
+    """Say what moves, and refuse a definition file that starts from what cannot be pinned."""
     file = build_file(folder, recipe)
     text = file.read_text(errors="replace")
-    agents = set()
+    agents, images = set(), dict[str, None]()
     for options in [{}, *(one.options for one in recipe.variants)]:
         _check_options(text, options, file.name)
         for stage in definition.stages(text, options, file.name):
-            if not _uri(stage, recipe, file.name) and stage.keys["bootstrap"].lower() != "scratch":
+            uri = _uri(stage, recipe, file.name)
+            if not uri and stage.keys["bootstrap"].lower() != "scratch":
                 agents.add(stage.keys["bootstrap"])
-    return [f"{file.name}: what Bootstrap: {agent} fetches is not pinned" for agent in sorted(agents)]
+            if bases.moves(uri):
+                images[uri.removeprefix("docker://")] = None
+    said = [f"{file.name}: what Bootstrap: {agent} fetches is not pinned" for agent in sorted(agents)]
+    return [*said, *moving(file.name, list(images), "starts from")]
 
 
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:

@@ -103,6 +103,11 @@ def _assembled(into: Path, digest: Digest, files: Path) -> bool:
     return True
 
 
+def moves(uri: str) -> bool:
+    """Whether an image is named by a tag, which may be another one tomorrow."""
+    return uri.partition(":")[0] == "docker" and "@" not in uri
+
+
 def local(path: str, folder: Path) -> Path:
     """Return the file or folder of an image beside the recipe.
 

@@ -16,7 +16,7 @@ import msgspec
 
 from computeops import proc
 from computeops.build import conda_locks, debian
-from computeops.build.model import Built, Job, Material, Pins, Place
+from computeops.build.model import Built, Job, Material, Pins, Place, moving
 from computeops.errors import BuildError, RecipeError
 from computeops.recipe import Recipe
 
@@ -49,8 +49,7 @@ def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
     file = folder / recipe.build.file
     wanted = [] if conda_locks.is_one(file) else _environment(file)[1]
     loose = [one for one in wanted if not _EXACT.fullmatch(one.strip())]
-    said = [f"{file.name} names no version of {', '.join(loose[:5])}: only the lock pins them"] if loose else []
-    return [*debian.lint(folder, _on_debian(recipe)), *said]
+    return [*debian.lint(folder, _on_debian(recipe)), *moving(file.name, loose)]
 
 
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:

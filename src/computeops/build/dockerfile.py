@@ -12,7 +12,7 @@ from pathlib import Path
 
 from computeops import proc
 from computeops.build import bases, context, instructions, log, namespace
-from computeops.build.model import Built, Job, Pins, Place
+from computeops.build.model import Built, Job, Pins, Place, moving
 from computeops.build.noise import Quiet
 from computeops.errors import BuildError, RecipeError
 from computeops.image.archive import TarFile
@@ -36,11 +36,12 @@ def detect(folder: Path) -> str:
 
 
 def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
-    """Refuse a Dockerfile whose images cannot be told."""
+    """Say which images move, and refuse a Dockerfile whose images cannot be told."""
     file = build_file(folder, recipe)
+    text, named = file.read_text(errors="replace"), dict[str, None]()
     for options in [{}, *(one.options for one in recipe.variants)]:
-        instructions.images(file.read_text(errors="replace"), options, file.name)
-    return ()
+        named |= {image: None for _, image in instructions.images(text, options, file.name)}
+    return moving(file.name, [one for one in named if bases.moves(reference(one))], "starts from")
 
 
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from computeops import proc
 from computeops.build import log, namespace
-from computeops.build.model import Built, Job, Material, Pins, Place
+from computeops.build.model import Built, Job, Material, Moving, Pins, Place
 from computeops.build.noise import Quiet
 from computeops.errors import BuildError, RecipeError
 from computeops.image.archive import TarFile
@@ -39,15 +39,17 @@ def detect(folder: Path) -> str:
 
 def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
     """Say which channels move, and that an image without a shell runs no tests."""
-    said = []
+    said: list[str] = []
     channels = folder / CHANNELS
     text = _text(channels) if channels.is_file() else ""
     if not text:
         said.append(
-            f"there is no {CHANNELS}: only the lock says which Guix it is (`guix describe -f channels` writes it)"
+            Moving(
+                f"there is no {CHANNELS}: only the lock says which Guix it is (`guix describe -f channels` writes it)"
+            )
         )
     elif _GUIXES_OWN.search(text) or len(_COMMIT.findall(text)) < len(_CHANNEL.findall(text)):
-        said.append(f"{CHANNELS} has channels without a commit: only the lock pins them")
+        said.append(Moving(f"{CHANNELS} has channels without a commit: only the lock pins them"))
     if "bash" not in _text(folder / recipe.build.file):
         said.append(f"{recipe.build.file} has no bash: scripts, tests and `computeops shell` need a shell")
     return said

@@ -17,6 +17,18 @@ LOCK_NAME = "computeops.lock"
 LOCK_VERSION = 1
 
 
+class Moving(str):
+    """What `lint` says of inputs that move: it does not hold where a lock of the present recipe pins them."""
+
+    __slots__ = ()
+
+
+def moving(file: str, names: Sequence[str], what: str = "names no version of") -> list[Moving]:
+    """Return the note that `file` leaves it open what `names` are, if there are any."""
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return [Moving(f"{file} {what} {shown}: only the lock pins them")] if names else []
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where and with what a build is done; chosen by the caller, never by the recipe."""
@@ -159,7 +171,7 @@ class Builder(Protocol):
         ...
 
     def lint(self, folder: Path, recipe: Recipe) -> Sequence[str]:
-        """Return what a user of the build file should know, without asking any server.
+        """Return what a user of the build file should know, without asking any server; a `Moving` is what a lock pins.
 
         Raises:
             RecipeError: the build file is wrong.

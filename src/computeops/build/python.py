@@ -18,7 +18,7 @@ import msgspec
 
 from computeops import proc
 from computeops.build import debian
-from computeops.build.model import Built, Job, Material, Pins, Place
+from computeops.build.model import Built, Job, Material, Pins, Place, moving
 from computeops.errors import FormatError, MissingProgramError, NetworkError, RecipeError
 from computeops.model import Digest
 from computeops.recipe import PathSource, Recipe
@@ -62,11 +62,7 @@ def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
     """Say which requirements any version may fill, and what Debian's part lacks."""
     wanted = _requirements(folder / recipe.build.file)
     loose = [one for one in wanted if not _PINNED.search(one)]
-    notes = list(debian.lint(folder, _on_debian(recipe)))
-    if loose:
-        more = f" and {len(loose) - 5} more" if len(loose) > 5 else ""
-        notes.append(f"{recipe.build.file} names no version of {', '.join(loose[:5])}{more}: only the lock pins them")
-    return notes
+    return [*debian.lint(folder, _on_debian(recipe)), *moving(recipe.build.file, loose)]
 
 
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from computeops.build import debian, python, sources
-from computeops.build.model import Built, Job, Lock, Material, Pins, Place
+from computeops.build.model import Built, Job, Lock, Material, Pins, Place, moving
 from computeops.errors import FormatError, RecipeError
 from computeops.image.tree import read_files
 from computeops.limits import LIMITS
@@ -54,8 +54,7 @@ def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
     found = _SPECS.search((folder / recipe.build.file).read_text(errors="replace"))
     specs = re.split(r"[\[\],\n]\s*-?", found[1]) if found else []
     loose = [one for spec in specs if (one := spec.partition("#")[0].strip(" -'\"\t\r")) and "@" not in one]
-    said = [f"{recipe.build.file} names no version of {', '.join(loose[:5])}: only the lock pins them"] if loose else []
-    return [*debian.lint(folder, _on_debian(recipe)), *said]
+    return [*debian.lint(folder, _on_debian(recipe)), *moving(recipe.build.file, loose)]
 
 
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:

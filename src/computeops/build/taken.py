@@ -22,10 +22,10 @@ _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*://|git@|<<")
 """An address, or the text of a here-document."""
 
 
-def fetches(text: str) -> bool:
-    """Whether a build file seems to use the network."""
-    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    return any(_FETCHES.search(line) for line in lines)
+def fetches(text: str) -> list[int]:
+    """Return the numbers of the lines of a build file that seem to use the network."""
+    lines = enumerate(text.splitlines(), 1)
+    return [number for number, line in lines if _FETCHES.search(line) and not line.lstrip().startswith("#")]
 
 
 def names(builder: str, text: str) -> list[str]:

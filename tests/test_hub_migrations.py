@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 
 from backends import postgresql
 from computeops.errors import StorageError
-from computeops.hub import migrations, tables
+from computeops.hub import migrations, tables, terms
 from computeops.hub.dialects import Dialect, open_dialect
 
 
@@ -68,6 +68,27 @@ def test_a_newer_database_is_refused(dialect: Dialect) -> None:
             connection.exec_driver_sql(f"INSERT INTO schema_version VALUES ({migrations.NEWEST + 1})")
         with pytest.raises(StorageError, match="knows"):
             migrations.upgrade(dialect)
+    finally:
+        dialect.close()
+        dialect.engine.dispose()
+
+
+@pytest.mark.postgresql
+def test_beginnings_are_added_to_the_words_of_before() -> None:
+    dialect = open_dialect(postgresql().database(f"migrations{os.urandom(6).hex()}"))
+    before = "@tool tool =9d071bda5eedd67f 3"
+    try:
+        migrations.upgrade(dialect, 4)
+        with dialect.writing.begin() as connection:
+            made = "INSERT INTO words VALUES (7, array_to_tsvector(string_to_array(%s, ' '))), (8, '')"
+            connection.exec_driver_sql(made, (before,))
+        migrations.upgrade(dialect)
+        with dialect.engine.begin() as connection:
+            asked = connection.exec_driver_sql("SELECT tsvector_to_array(terms) FROM words ORDER BY rowid")
+            found = [set(one) for one in asked.scalars()]
+        assert found == [terms.beginnings(before), set()]
+        assert {"@t", "too", "=9d071bda5eedd67f", "3"} < found[0]
+        assert found[0].isdisjoint({"@", "=", "=9"})
     finally:
         dialect.close()
         dialect.engine.dispose()

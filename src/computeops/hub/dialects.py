@@ -187,7 +187,8 @@ class Postgresql:
         self._plain.dispose()
 
 
-_OPTIONS = "-c statement_timeout=120s -c lock_timeout=30s -c idle_in_transaction_session_timeout=300s"
+# no statement is so long that compiling it would pay
+_OPTIONS = "-c jit=off -c statement_timeout=120s -c lock_timeout=30s -c idle_in_transaction_session_timeout=300s"
 
 
 def open_dialect(url: str) -> Dialect:

@@ -4,7 +4,7 @@ Every question is asked by a `Caller`, and answers as if what that caller may no
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +20,9 @@ from computeops.limits import LIMITS
 
 PLACE = re.compile(r"([123])\.([0-9]{1,18})")
 """What `after` looks like."""
+_LOOKED_THROUGH = 2000
+_WALKS = ("enable_seqscan", "enable_mergejoin", "enable_hashjoin")
+"""Ways of the server through a whole table."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -47,19 +50,51 @@ def search(
     with database.read() as connection:
         for at, expression in list(enumerate(terms.tiers(query, facts), 1))[tier - 1 :]:
             select = rows_of_releases(by_version=by_version).where(visible(caller))
-            key: sa.ColumnElement[int] = releases.c.id
-            if expression:
-                key = words.c.rowid
-                select = select.join(words, words.c.rowid == releases.c.id)
-                select = select.where(terms.match(connection.dialect.name, expression))
-            select = select.where(key < before) if before and at == tier else select
-            select = select.order_by(key.desc()).limit(limit + 1 - len(found))
-            found += [(at, row) for row in connection.execute(select)]
+            wanted, end = limit + 1 - len(found), before if at == tier else 0
+            found += [(at, row) for row in _newest(connection, select, expression, end, wanted)]
             if len(found) > limit:
                 break
         entries = complete(connection, [listed(row) for _, row in found[:limit]], siblings=by_version)
     last = found[limit - 1] if len(found) > limit else None
     return Page(entries, f"{last[0]}.{last[1].id}" if last else "")
+
+
+def _newest(
+    connection: sa.Connection, select: sa.Select[Any], expression: terms.Expression | None, end: int, limit: int
+) -> Sequence[sa.Row[Any]]:
+    """Return the first rows of `select` that `expression` finds, newest first; `end`: only those with smaller ids."""
+    key: sa.ColumnElement[int] = words.c.rowid if expression else releases.c.id
+    if expression and connection.dialect.name == "postgresql":
+        return _newest_on_server(connection, select, sa.true() if not end else key < end, expression, limit)
+    if expression:
+        select = select.join(words, key == releases.c.id).where(terms.match(expression))
+    select = select.where(key < end) if end else select
+    return connection.execute(select.order_by(key.desc()).limit(limit)).all()
+
+
+def _newest_on_server(
+    connection: sa.Connection, select: sa.Select[Any], before: Any, expression: terms.Expression, limit: int
+) -> Sequence[sa.Row[Any]]:
+    """Look through the newest releases one by one, and only if that is not enough into the index.
+
+    Its index has no order: what many releases have is found in the first look, what few have by the index. The server
+    would choose between the two by how many it expects, and walk through all for words that never stand together.
+    """
+    newest = sa.select(words).where(before).order_by(words.c.rowid.desc()).limit(_LOOKED_THROUGH).subquery()
+    few = select.join(newest, newest.c.rowid == releases.c.id).where(terms.match_in(newest.c.terms, expression))
+    rows = connection.execute(few.order_by(newest.c.rowid.desc()).limit(limit)).all()
+    if len(rows) == limit:
+        return rows
+    all_ = sa.select(words.c.rowid).where(before, terms.match_in(words.c.terms, expression)).cte("found")
+    all_ = all_.prefix_with("MATERIALIZED", dialect="postgresql")
+    sorted_ = (
+        sa.select(all_).order_by(all_.c.rowid.desc()).offset(0).subquery()
+    )  # before what else is wanted is fetched
+    many = select.join(sorted_, sorted_.c.rowid == releases.c.id).order_by(sorted_.c.rowid.desc()).limit(limit)
+    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = off" for name in _WALKS))
+    rows = connection.execute(many).all()
+    connection.exec_driver_sql("; ".join(f"RESET {name}" for name in _WALKS))
+    return rows
 
 
 def _check(query: str, facts: Mapping[str, str], limit: int) -> None:

@@ -3,7 +3,8 @@
 A release is a set of terms: its words, the words of its name once more behind an `@`, and its facts (architecture,
 licence, passed tests ...), each one term that begins with `=`. So a search with any filters is one question to one
 index, however many releases have each of the terms. Words are compared without case and accents, by their first
-`LETTERS` characters: each of their beginnings is in the index.
+`LETTERS` characters: each of their beginnings is in the index. SQLite keeps an index of beginnings itself, PostgreSQL
+would look up every word that begins so: there the beginnings are terms too.
 """
 
 import hashlib
@@ -63,18 +64,14 @@ class Expression:
 
     def tsquery(self) -> str:
         """Return it for PostgreSQL (https://www.postgresql.org/docs/current/datatype-textsearch.html)."""
-        every = [f"'{word}':*" for word in self.words] + [f"'{fact}'" for fact in self.facts]
+        every = [f"'{term}'" for term in (*self.words, *self.facts)]
         if self.named:
-            every.append(f"({' | '.join(_tsquery(self.named))})")
-        return " & ".join([*every, *(f"!{one}" for one in _tsquery(self.other))])
+            every.append("({})".format(" | ".join(f"'{one}'" for one in self.named)))
+        return " & ".join([*every, *(f"!'{one}'" for one in self.other)])
 
 
 def _fts5(found: Iterable[str]) -> list[str]:
     return [f'"{one}"' if one.startswith("=") else f'"{one}"*' for one in found]
-
-
-def _tsquery(found: Iterable[str]) -> list[str]:
-    return [f"'{one}'" if one.startswith("=") else f"'{one}':*" for one in found]
 
 
 def words(text: str) -> list[str]:
@@ -97,6 +94,15 @@ def of_release(name: str, texts: Iterable[str], facts: Mapping[str, Iterable[str
     return " ".join(list(found)[:_MAX_TERMS])
 
 
+def beginnings(found: str) -> set[str]:
+    """Return the terms `found` and the beginnings of those that are words."""
+    return {
+        term[:end]
+        for term in found.split(" ")
+        for end in range(len(term) if term.startswith("=") else 1 + term.startswith("@"), len(term) + 1)
+    }
+
+
 def _whole(name: Sequence[str]) -> str:
     return fact("name", " ".join(name))
 
@@ -117,11 +123,14 @@ def tiers(text: str, facts: Mapping[str, str]) -> Sequence[Expression | None]:
     )
 
 
-def match(dialect: str, expression: Expression) -> sa.ColumnElement[bool]:
-    """Return the condition in SQL."""
-    if dialect == "postgresql":
-        return words_table.c.terms.op("@@")(sa.cast(expression.tsquery(), _TsQuery))
+def match(expression: Expression) -> sa.ColumnElement[bool]:
+    """Return the condition on the table `words` in the SQL of SQLite."""
     return sa.literal_column("words").op("MATCH")(sa.bindparam(None, expression.fts5(), sa.String))
+
+
+def match_in(terms: sa.ColumnElement[Any], expression: Expression) -> sa.ColumnElement[bool]:
+    """Return the condition on a column `terms` in the SQL of PostgreSQL."""
+    return terms.op("@@")(sa.cast(expression.tsquery(), _TsQuery))
 
 
 def store(connection: sa.Connection, identity: int, found: str) -> None:
@@ -129,7 +138,7 @@ def store(connection: sa.Connection, identity: int, found: str) -> None:
     connection.execute(sa.delete(words_table).where(words_table.c.rowid == identity))
     value: object = found
     if connection.dialect.name == "postgresql":
-        value = sa.func.array_to_tsvector(sa.func.string_to_array(found, " "))
+        value = sa.func.array_to_tsvector(sa.func.string_to_array(" ".join(beginnings(found)), " "))
     connection.execute(sa.insert(words_table).values(rowid=identity, terms=value))
 
 

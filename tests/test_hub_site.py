@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,10 +17,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+import feeds
 from backends import furnish
+from computeops.check.advisories.update import update
 from computeops.hub import migrations
 from computeops.hub.state import Hub
 from computeops.hub.tables import deliveries
+from computeops.hub.vulnerabilities import index as advisories
+from computeops.hub.vulnerabilities import inspector
 from computeops.model import Digest
 from conftest import RunningHub
 from raw_http import Caller
@@ -176,6 +182,34 @@ def test_two_workers_tell_each_thing_once(site: Site) -> None:
 def _waiting(site: Site) -> int:
     with site.database() as connection:
         return connection.execute(sa.select(sa.func.count()).where(deliveries.c.due.is_not(None))).scalar_one()
+
+
+def test_those_with_advisories_of_their_own_do_not_take_turns(tmp_path: Path) -> None:
+    """Each machine loads them at another time: the newest are asked, once, and nobody goes back to older ones."""
+    furnish(tmp_path / "0", database="postgresql", storage="s3")
+    (tmp_path / "1").mkdir()
+    shutil.copy(tmp_path / "0/hub.toml", tmp_path / "1")
+    hubs = [Hub.open(tmp_path / name) for name in "01"]
+    now = int(time.time())
+
+    def load(number: int, when: int, *records: str) -> None:
+        events = [{"introduced": "0"}]
+        found = [feeds.osv(f"DEBIAN-{name}", name="openssl", events=events, upstream=[name]) for name in records]
+        feeds.write_zip(tmp_path / "mirror/osv/Debian/all.zip", found, when=now - 400 + len(found))
+        update(advisories.place(hubs[number]), mirror=str(tmp_path / "mirror"), now=when, full=True)
+
+    def steps() -> list[int]:
+        return [next(n for n in range(20) if not inspector.step(hub, threading.Event())) for hub in hubs]
+
+    load(0, now - 300, "CVE-2024-1")
+    load(1, now - 200, "CVE-2024-1")
+    assert steps() == [1, 0]  # the same, loaded later
+    load(1, now - 100, "CVE-2024-1", "CVE-2024-2")
+    assert [steps(), steps()] == [[0, 1], [0, 0]]
+    load(0, now, "CVE-2024-1", "CVE-2024-2")
+    assert steps() == [0, 0]
+    for hub in hubs:
+        hub.database.close()
 
 
 def test_one_work_on_the_storage_at_a_time(site: Site) -> None:

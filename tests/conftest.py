@@ -35,6 +35,7 @@ PROGRAMS = {
     ],
     "mmdebstrap": ["mmdebstrap"],
     "mpi": ["mpirun"],
+    "oras": ["oras"],
     "oci_conformance": ["oci-conformance"],
     "podman": ["podman"],
     "podman_hpc": ["podman-hpc"],

@@ -1,10 +1,12 @@
-"""Real clients against a hub: Skopeo, Podman and Apptainer push and pull, and everyone gets the bytes that were sent."""
+"""Real clients against a hub: Skopeo, Podman, Docker, ORAS and Apptainer push and pull, and everyone gets the bytes that were sent."""
 
 import filecmp
+import io
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +130,54 @@ def test_podman(scientist: Scientist, shared: RunningHub, token: str, image: Pat
     podman("push", "--quiet", "--tls-verify=false", pulled, name)
     podman("rmi", pulled)
     assert podman("pull", "--quiet", "--tls-verify=false", name).decode().strip() == pulled
+
+
+@pytest.mark.docker
+def test_docker(scientist: Scientist, docker_host: str, shared: RunningHub, token: str) -> None:
+    name = f"{shared.host}/bio/docker:1.0"
+
+    def docker(*argv: str, stdin: bytes = b"", check: bool = True) -> "subprocess.CompletedProcess[bytes]":
+        return scientist.run(["docker", "--host", docker_host, *argv], stdin=stdin, check=check)
+
+    with io.BytesIO() as data:
+        with tarfile.open(fileobj=data, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("hello"))
+        made = docker("import", "-", name, stdin=data.getvalue()).stdout.decode().strip()
+    docker("login", "--username", "ada", "--password-stdin", shared.host, stdin=token.encode())
+    docker("push", "--quiet", name)
+    docker("rmi", name)
+    docker("pull", "--quiet", name)
+    assert docker("image", "inspect", "--format", "{{.Id}}", name).stdout.decode().strip() == made
+    docker("logout", shared.host)
+    refused = docker("push", "--quiet", name, check=False)
+    assert (refused.returncode, b"token is needed" in refused.stderr) == (1, True), refused.stderr
+    docker("rmi", name)
+
+
+@pytest.mark.oras
+def test_oras(scientist: Scientist, shared: RunningHub, token: str) -> None:
+    for name in ("table.csv", "note.txt"):
+        (scientist.home / name).write_text(f"{name}\n" * 1000)
+    scientist.own(scientist.home)
+    there, copy = f"{shared.host}/bio/oras", f"{shared.host}/bio/oras-copy"
+
+    def oras(*argv: str, stdin: bytes = b"") -> str:
+        return scientist.run(["oras", *argv], stdin=stdin).stdout.decode()
+
+    oras("login", "--plain-http", "--username", "ada", "--password-stdin", shared.host, stdin=token.encode())
+    oras("push", "--plain-http", "--artifact-type", "application/x-table", f"{there}:1", "table.csv:text/csv")
+    oras("attach", "--plain-http", "--artifact-type", "application/x-note", f"{there}:1", "note.txt")
+    found = json.loads(oras("discover", "--plain-http", "--format", "json", f"{there}:1"))["manifests"]
+    assert [one["artifactType"] for one in found] == ["application/x-note"]
+    oras("copy", "--recursive", "--from-plain-http", "--to-plain-http", f"{there}:1", f"{copy}:1")
+    oras("tag", "--plain-http", f"{copy}:1", "latest")
+    assert oras("repo", "tags", "--plain-http", copy).split() == ["1", "latest"]
+    oras("pull", "--plain-http", "--output", "back", f"{copy}:latest")
+    oras("pull", "--plain-http", "--output", "back", f"{copy}@{found[0]['digest']}")
+    for name in ("table.csv", "note.txt"):
+        assert (scientist.home / "back" / name).read_bytes() == (scientist.home / name).read_bytes()
+    oras("manifest", "delete", "--plain-http", "--force", f"{copy}@{found[0]['digest']}")
+    assert not json.loads(oras("discover", "--plain-http", "--format", "json", f"{copy}:1"))["manifests"]
 
 
 @pytest.mark.apptainer

@@ -1,9 +1,8 @@
-"""Docker Swarm and Chronos by fakes that speak HTTP as their manuals say."""
+"""A real Docker Swarm, asked over TLS, and Chronos by a fake that speaks HTTP as its manual says."""
 
 import dataclasses
+import json
 import os
-import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,19 +11,19 @@ import pytest
 
 from computeops import run
 from computeops.errors import SchedulerError, UsageError
-from computeops.run import Array, Job, Phase, Record, Records, State, calls
-from schedulers.fake_http import Chronos, Fake, Swarm
+from computeops.run import Array, Job, Phase, Record, Records, State
+from schedulers.fake_http import Chronos
+from schedulers.swarm import IMAGE, Swarm
 from test_run_golden import GOLDEN, HOSTILE
 
-IMAGE = "hub.example/bio/samtools@sha256:" + "0" * 64
 PLAIN = ("success", "silence", "code-1", "code-42", "code-255", "killed", "streams", "unicode", "trapped", "syntax")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def swarm() -> Iterator[Swarm]:
-    fake = Swarm()
-    yield fake
-    fake.stop()
+    real = Swarm()
+    yield real
+    real.down()
 
 
 @pytest.fixture
@@ -34,24 +33,26 @@ def chronos() -> Iterator[Chronos]:
     fake.stop()
 
 
-def submit(fake: Fake, jobs: Records, *inside: str, values: Mapping[str, str] | None = None, **more) -> Record:
-    on = type(fake).__name__.lower()
-    options = more.pop("options", (f"--host={fake.address}",))
+def submit(
+    there: Swarm | Chronos, jobs: Records, *inside: str, values: Mapping[str, str] | None = None, **more
+) -> Record:
+    tls = [f"--tls={there.identity}"] if isinstance(there, Swarm) else []
     wanted = Job(
         name=more.pop("name", "a job"),
         command=("none",),
         cwd="/",
         image=more.pop("image", IMAGE),
         inside=inside,
-        options=options,
+        options=more.pop("options", (f"--host={there.address}", *tls)),
         env=tuple(values or ()),
         **more,
     )
+    on = type(there).__name__.lower()
     return run.submit(wanted, on=on, jobs=jobs, environ=os.environ, values=values or {})
 
 
 def until(*records: Record) -> dict[str, Mapping[int, State]]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         states = dict(run.look(records))
         if all(run.summary(one).phase.ended for one in states.values()):
@@ -66,6 +67,7 @@ def output(record: Record, number: int = 0) -> tuple[str, str]:
     return tuple(one.read_text() if one.exists() else "" for one in (out, err))  # type: ignore[return-value]  two
 
 
+@pytest.mark.docker
 def test_golden_jobs_end_the_same_way_on_a_swarm(swarm: Swarm, tmp_path: Path) -> None:
     jobs = Records(tmp_path / "jobs")
     records = {name: submit(swarm, jobs, "sh", "-c", GOLDEN[name].program) for name in PLAIN}
@@ -77,12 +79,11 @@ def test_golden_jobs_end_the_same_way_on_a_swarm(swarm: Swarm, tmp_path: Path) -
         assert golden.err is None or output(record)[1] == golden.err, name
 
 
-def test_a_swarm_counts_tasks_from_zero_and_we_do_not(swarm: Swarm, tmp_path: Path) -> None:
+@pytest.mark.docker
+def test_an_array_on_a_swarm_and_what_it_asks_for(swarm: Swarm, tmp_path: Path) -> None:
     jobs = Records(tmp_path / "jobs")
     text = 'echo "task $COMPUTEOPS_TASK_ID"; exit $((COMPUTEOPS_TASK_ID - 3))'
-    record = submit(
-        swarm, jobs, "sh", "-c", text, array=Array(3, 5, 2), cpus=2, memory=64, gpus=1, volumes=("v:/data:ro",)
-    )
+    record = submit(swarm, jobs, "sh", "-c", text, array=Array(3, 5), cpus=1, memory=64, volumes=("data:/data:ro",))
     states = until(record)[record.id]
     assert {n: (one.phase, one.code) for n, one in states.items()} == {
         3: (Phase.SUCCEEDED, 0),
@@ -90,53 +91,66 @@ def test_a_swarm_counts_tasks_from_zero_and_we_do_not(swarm: Swarm, tmp_path: Pa
         5: (Phase.FAILED, 2),
     }
     assert [output(record, n)[0] for n in (3, 5)] == ["task 3\n", "task 5\n"]
-    (asked,) = swarm.asked
-    assert asked["Mode"] == {"ReplicatedJob": {"TotalCompletions": 3, "MaxConcurrent": 2}}
-    template = asked["TaskTemplate"]
-    assert template["Resources"]["Limits"] == {"NanoCPUs": 2 * 10**9, "MemoryBytes": 64 * 1024**2}
-    assert template["Resources"]["Reservations"]["GenericResources"][0]["DiscreteResourceSpec"]["Value"] == 1
+    (known,) = json.loads(swarm.run(["docker", "service", "inspect", record.native]))
+    asked = json.loads((record.folder / "service.json").read_text())
+    assert asked["Mode"] == known["Spec"]["Mode"]
+    template = known["Spec"]["TaskTemplate"]
+    assert template["Resources"]["Limits"] == {"NanoCPUs": 10**9, "MemoryBytes": 64 * 1024**2}
     assert template["ContainerSpec"]["Mounts"] == [
-        {"Type": "volume", "Source": "v", "Target": "/data", "ReadOnly": True}
+        {"Type": "volume", "Source": "data", "Target": "/data", "ReadOnly": True}
     ]
-    assert template["ContainerSpec"]["Image"] == IMAGE
+    assert template["ContainerSpec"]["CapabilityDrop"] == ["ALL"]
 
 
+@pytest.mark.docker
 def test_words_retries_and_variables_on_a_swarm(swarm: Swarm, tmp_path: Path) -> None:
     jobs = Records(tmp_path / "jobs")
-    odd = submit(swarm, jobs, "printf", "[%s]", HOSTILE, name=HOSTILE)
-    again = submit(swarm, jobs, "sh", "-c", f"echo x >>{tmp_path}/tries; exit 7", retries=2)
-    public = submit(swarm, jobs, "sh", "-c", 'printf %s "$A"', values={"A": "a=b 'c'"})
+    odd = submit(swarm, jobs, "sh", "-c", 'printf "[%s]" "$1"', "sh", f"{HOSTILE} {{{{.Node.ID}}}}", name=HOSTILE)
+    again = submit(swarm, jobs, "sh", "-c", "echo x; exit 7", retries=2)
+    by_socket = (f"--host={swarm.socket}",)
+    public = submit(
+        swarm, jobs, "sh", "-c", 'printf %s "$A"', options=by_socket, values={"A": "a=b 'c' {{.Node.ID}} {{"}
+    )
     states = until(odd, again, public)
-    assert output(odd)[0] == f"[{HOSTILE}]"
+    assert output(odd)[0] == f"[{HOSTILE} {{{{.Node.ID}}}}]"
     assert run.summary(states[again.id]) == State(Phase.FAILED, 7)
-    assert (tmp_path / "tries").read_text() == "x\n" * 3
-    assert output(public)[0] == "a=b 'c'"
+    assert output(again)[0] == "x\n" * 3
+    assert output(public)[0] == "a=b 'c' {{.Node.ID}} {{"
     with pytest.raises(UsageError, match="shows variables"):
         submit(swarm, jobs, "true", values={"A": "secret"}, private=("A",))
-    for wrong in ({"seconds": 5}, {"stdin": "/x"}, {"nodes": 2}, {"modules": ("gcc",)}, {"options": ("--x",)}):
+    for wrong in ({"seconds": 5}, {"stdin": "/x"}, {"nodes": 2}, {"modules": ("gcc",)}, {"array": Array(1, 4, 2)}):
         with pytest.raises(UsageError):
             submit(swarm, jobs, "true", **wrong)
     with pytest.raises(UsageError, match="registry"):
         submit(swarm, jobs)
+    with pytest.raises(SchedulerError, match="nobody knows"):
+        submit(swarm, Records(tmp_path / "other"), "true", options=(f"--host=unix://{tmp_path}/none",))
+    with pytest.raises(UsageError, match="asked by HTTP"):
+        submit(swarm, jobs, "true", options=("--x",))
     assert len(jobs.all()) == 3
 
 
-def test_a_swarm_that_refuses_falls_silent_or_lost_the_answer(swarm: Swarm, tmp_path: Path) -> None:
+@pytest.mark.docker
+def test_a_swarm_that_refuses_a_stranger_dies_or_lost_the_answer(swarm: Swarm, tmp_path: Path) -> None:
     jobs = Records(tmp_path / "jobs")
-    with pytest.raises(SchedulerError, match="no such label"):
-        submit(swarm, jobs, "true", queue="nope")
-    assert jobs.all() == []
+    for strange in ((f"--host={swarm.address}",), (f"--host={swarm.address}", f"--tls={tmp_path}")):
+        with pytest.raises(SchedulerError, match="nobody knows"):
+            submit(swarm, jobs, "true", options=strange)
     record = submit(swarm, jobs, "sleep", "300")
     (record.folder / "native").unlink()  # the client died before it could note the answer
-    assert run.summary(run.look([jobs.get(record.id)])[record.id]).phase is Phase.RUNNING
+    while run.summary(run.look([jobs.get(record.id)])[record.id]).phase is not Phase.RUNNING:
+        time.sleep(0.1)
     assert jobs.get(record.id).native == record.native
-    swarm.down = True
+    swarm.killed("dockerd")
     assert run.summary(run.look([jobs.get(record.id)])[record.id]).phase is Phase.UNKNOWN
     with pytest.raises(SchedulerError, match="nobody knows"):
         submit(swarm, jobs, "true")
-    assert len(jobs.all()) == 2  # the record stays: the swarm may have taken it
-    swarm.down = False
-    run.cancel([jobs.get(record.id)], jobs)
+    with pytest.raises(SchedulerError):
+        run.cancel([jobs.get(record.id)], jobs)
+    swarm.serve()
+    assert run.summary(until(record)[record.id]).phase is Phase.FAILED, "its daemon ended it when it came back"
+    record = submit(swarm, jobs, "sleep", "300")
+    run.cancel([record], jobs)
     assert run.summary(run.look([jobs.get(record.id)])[record.id]).phase is Phase.CANCELLED
 
 
@@ -158,27 +172,6 @@ def test_chronos_tells_success_and_failure_and_waits_for_parents(chronos: Chrono
     for wrong in ({"array": Array(1, 2)}, {"seconds": 5}, {"options": ()}, {"options": ("--host=ftp://x",)}):
         with pytest.raises(UsageError):
             submit(chronos, jobs, "true", **wrong)
-
-
-def test_a_daemon_is_asked_by_its_socket_too(tmp_path: Path) -> None:
-    place = tmp_path / "docker.sock"
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(place))
-        server.listen()
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[{"a":1}]')
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        address = calls.host(Job(name="x", command=(), cwd="/"), f"unix://{place}")
-        assert calls.rows(calls.ask("GET", address, "/v1.41/services")) == [{"a": 1}]
-        thread.join()
-    with pytest.raises(SchedulerError):
-        calls.ask("POST", f"unix://{tmp_path}/none", "/")
 
 
 def test_dataclasses_of_jobs_survive_the_disk(tmp_path: Path) -> None:

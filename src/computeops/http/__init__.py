@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -28,6 +29,8 @@ from computeops.http.addresses import leads_to, origin, pinned, shown
 from computeops.limits import LIMITS
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
 
 Headers = Mapping[str, str]
@@ -140,14 +143,17 @@ class Session:
         pause: float = PAUSE,
         hosts: frozenset[str] | None = None,
         socket: str = "",
+        identity: Path | None = None,
     ) -> None:
         """`hosts`: the only ones (`host` or `host:port`) that requests and redirects may go to; None: any.
 
         `socket`: path of the Unix socket that every request goes to, whatever its address says.
+        `identity`: folder with cert.pem and key.pem, which say who we are, and ca.pem, which alone is trusted.
         """
         self._seconds = seconds
         self._hosts = hosts
         self._socket = socket
+        self._identity = identity
         self._pause = pause
         self._client: httpx2.Client | None = None
 
@@ -267,8 +273,22 @@ class Session:
                 headers={"User-Agent": f"computeops/{__version__}", "Accept-Encoding": "identity"},
                 follow_redirects=False,
                 transport=httpx2.HTTPTransport(uds=self._socket) if self._socket else None,
+                verify=_known(self._identity) if self._identity else True,
             )
         return self._client
+
+
+def _known(identity: Path) -> "ssl.SSLContext":
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=str(identity / "ca.pem"))
+        context.load_cert_chain(identity / "cert.pem", identity / "key.pem")
+    except (OSError, ssl.SSLError) as error:
+        raise NetworkError(
+            f"{identity} holds no certificates for TLS: {error}", hint="it wants ca.pem, cert.pem and key.pem"
+        ) from error
+    return context
 
 
 async def post_to(url: str, address: str, body: bytes, headers: Headers) -> int:
@@ -333,7 +353,7 @@ def too_large(url: str, limit: int) -> LimitError:
 
 
 def _unreachable(url: str, error: Exception) -> NetworkError:
-    why = str(error) or type(error).__name__
+    why = str(error).partition("] ")[2] if str(error).startswith("[Errno ") else str(error) or type(error).__name__
     return NetworkError(
         f"no answer from {shown(url)}: {why}", hint="check the address, the network and the proxy settings"
     )

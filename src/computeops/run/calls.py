@@ -1,11 +1,12 @@
 """Schedulers that are asked by HTTP: where they are, and what their failures mean.
 
 Their address is a word of the job, `--option=--host=URL` or the `options` of a site, so that another process finds it
-days later.
+days later; so is the folder with the certificates, `--option=--tls=FOLDER`, as the clients of Docker keep them.
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,42 +17,55 @@ from computeops.run.model import Job
 
 SECONDS = 60.0
 _PAUSE = 0.2
-_HOST = "--host="
+_HOST, _TLS = "--host=", "--tls="
 
 
-def host(job: Job, default: str = "") -> str:
-    """Return the address that `job` names, without a slash at its end.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a scheduler is, and how it is asked."""
+
+    address: str
+    """Without a slash at its end."""
+    identity: str = ""
+    """Folder with our certificate and the one that the scheduler's must be signed by."""
+
+
+def place(job: Job, default: str = "") -> Place:
+    """Return where `job` says that its scheduler is.
 
     Raises:
-        UsageError: there is none, it is no address, or there are other words that nobody would understand.
+        UsageError: nowhere, what it says is no address, or there are other words that nobody would understand.
     """
-    named = [word.removeprefix(_HOST) for word in job.options if word.startswith(_HOST)]
-    if others := [word for word in job.options if not word.startswith(_HOST)]:
+    said = {kind: [word.removeprefix(kind) for word in job.options if word.startswith(kind)] for kind in (_HOST, _TLS)}
+    if others := [word for word in job.options if not word.startswith((_HOST, _TLS))]:
         raise UsageError(
-            f"--option {others[0]!r}: this scheduler is asked by HTTP", hint="it knows --option=--host=URL"
+            f"--option {others[0]!r}: this scheduler is asked by HTTP",
+            hint="it knows --option=--host=URL and --option=--tls=FOLDER",
         )
-    address = named[-1] if named else default
+    address, identity = (said[_HOST] or [default])[-1], "".join(said[_TLS][-1:])
     if not address:
         raise UsageError("where is the scheduler?", hint="--option=--host=http://HOST:PORT, or options of a site")
-    address = f"http://{address.removeprefix('tcp://')}" if address.startswith("tcp://") else address
+    if address.startswith("tcp://"):
+        address = f"{'https' if identity else 'http'}://{address.removeprefix('tcp://')}"
     if urlsplit(address).scheme not in {"http", "https", "unix"}:
         raise UsageError(f"not an address: {address!r}", hint="tcp://, http://, https:// or unix:///PATH")
-    return address.rstrip("/")
+    return Place(address.rstrip("/"), identity)
 
 
-def ask(method: str, address: str, path: str, body: Any = None, *, fine: Sequence[int] = (200, 201, 204)) -> Answer:
-    """Return the answer of the scheduler at `address`.
+def ask(method: str, there: Place, path: str, body: Any = None, *, fine: Sequence[int] = (200, 201, 204)) -> Answer:
+    """Return the answer of the scheduler that is `there`.
 
     Raises:
         SchedulerError: it does not answer, or refuses.
     """
-    socket = urlsplit(address).path if address.startswith("unix://") else ""
+    socket = urlsplit(there.address).path if there.address.startswith("unix://") else ""
     if socket and not Path(socket).is_socket():
         raise SchedulerError(f"there is no daemon at {socket}", hint="name another with --option=--host=URL")
     data = None if body is None else json.dumps(body).encode()
-    url = f"{'http://localhost' if socket else address}{path}"
+    url = f"{'http://localhost' if socket else there.address}{path}"
+    identity = Path(there.identity) if there.identity else None
     try:
-        with Session(seconds=SECONDS, pause=_PAUSE, socket=socket) as session:
+        with Session(seconds=SECONDS, pause=_PAUSE, socket=socket, identity=identity) as session:
             answer = session.request(method, url, headers={"Content-Type": "application/json"}, body=data)
     except NetworkError as error:
         raise SchedulerError(error.message, hint=error.hint) from error

@@ -48,7 +48,7 @@ def script(record: Record, after: Sequence[Record]) -> Plan:
         raise UsageError("mesos fetches images from a registry", hint="name a release: [hub/]collection/name:version")
     text = json.dumps(_job(record, after), indent=1, ensure_ascii=False) + "\n"
     kind = "dependency" if after else "iso8601"
-    return Plan(("POST", f"{calls.host(job)}{_API}/{kind}"), {_FILE: text}, stdin=_FILE)
+    return Plan(("POST", f"{calls.place(job).address}{_API}/{kind}"), {_FILE: text}, stdin=_FILE)
 
 
 def _job(record: Record, after: Sequence[Record]) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def submit(record: Record, plan: Plan, env: Mapping[str, str]) -> str:
     """
     asked = json.loads(plan.files[_FILE])
     asked["environmentVariables"] += [{"name": name, "value": env.get(name, "")} for name in record.job.env]
-    address = calls.host(record.job)
-    calls.ask("POST", address, plan.argv[1].removeprefix(address), asked)
+    there = calls.place(record.job)
+    calls.ask("POST", there, plan.argv[1].removeprefix(there.address), asked)
     return record.label
 
 
@@ -93,10 +93,10 @@ def states(records: Sequence[Record]) -> Mapping[str, Seen]:
         SchedulerError: it does not answer.
     """
     found: dict[str, Seen] = {}
-    for address in dict.fromkeys(calls.host(one.job) for one in records):
-        known = {str(one.get("name")): one for one in calls.rows(calls.ask("GET", address, f"{_API}/jobs"))}
+    for there in dict.fromkeys(calls.place(one.job) for one in records):
+        known = {str(one.get("name")): one for one in calls.rows(calls.ask("GET", there, f"{_API}/jobs"))}
         for record in records:
-            if calls.host(record.job) == address and record.label in known:
+            if calls.place(record.job) == there and record.label in known:
                 found[record.id] = Seen(record.label, {SINGLE: _state(record, known[record.label])})
     return found
 
@@ -120,6 +120,6 @@ def cancel(record: Record) -> None:
     Raises:
         SchedulerError: it does not answer.
     """
-    address, name = calls.host(record.job), quote(record.native, safe="")
+    there, name = calls.place(record.job), quote(record.native, safe="")
     for path in (f"{_API}/task/kill/{name}", f"{_API}/job/{name}"):
-        calls.ask("DELETE", address, path, fine=(200, 204, 400, 404))
+        calls.ask("DELETE", there, path, fine=(200, 204, 400, 404))

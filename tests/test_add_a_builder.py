@@ -45,8 +45,10 @@ def test_a_builder_that_is_typed_in_and_installed_builds(tmp_path: Path) -> None
     packed = tmp_path / "system.tar.gz"
     packed.write_bytes(gzip.compress(system.getvalue()))
     digest = hashlib.sha256(packed.read_bytes()).hexdigest()
-    (folder / "rootfs.txt").write_text(f"{packed.as_uri()} sha256:{digest}\n")
-    (folder / "computeops.toml").write_text(RECIPE + block("toml", 'builder = "rootfs"'))
+    (folder / "files").mkdir()
+    (folder / "files/rootfs.txt").write_text(f"{packed.as_uri()} sha256:{digest}\n")
+    build = block("toml", 'builder = "rootfs"').replace('"rootfs.txt"', '"files/rootfs.txt"')
+    (folder / "computeops.toml").write_text(RECIPE + build)
 
     def computeops(*words: object) -> "subprocess.CompletedProcess[str]":
         env = {**os.environ, "PYTHONPATH": str(installed), "XDG_CACHE_HOME": str(tmp_path / "cache")}
@@ -64,7 +66,7 @@ def test_a_builder_that_is_typed_in_and_installed_builds(tmp_path: Path) -> None
     packed.write_bytes(gzip.compress(b"another"))
     done = computeops("build", folder, "--out", tmp_path / "again")
     assert done.returncode == 0  # it is in the cache by its digest
-    (folder / "rootfs.txt").write_text("https://example.org/x.tar.gz\n")
+    (folder / "files/rootfs.txt").write_text("https://example.org/x.tar.gz\n")
     done = computeops("lint", folder)
     assert done.returncode == 3
     assert "must be the address" in done.stderr

@@ -89,6 +89,7 @@ touch {mark} 2>&1 || :
 cat /proc/net/dev
 wget -T 3 http://deb.debian.org/ 2>&1 || :
 grep CapBnd /proc/self/status
+echo "host $(cat /proc/sys/kernel/hostname)"
 rm -rf /run /var/log /usr/src/computeops/*
 ln -s {tmp_path} /run
 ln -s {tmp_path} /var/log
@@ -99,6 +100,7 @@ exit 7
     with pytest.raises(BuildError, match="the reason is 42") as caught:
         building.run(folder, tmp_path / "work", pinned[1])
     said = Path(caught.value.hint.rpartition(" ")[2]).read_text()
+    assert "host computeops\n" in said
     assert "the build file failed (7)" in caught.value.message
     assert "no chroot: Operation not permitted" in said
     assert "eth0" not in said

@@ -455,7 +455,12 @@ def _restored(release: "Release", folder: Path, cache: Path) -> Path:
         beside = folder / base.uri.removeprefix("path:")
         if base.uri.startswith("path:") and base.digest.hex in inputs and beside.resolve().is_relative_to(folder):
             folders.share(inputs[base.digest.hex], beside)
-    for source in recipes.parse(found[recipes.FILE_NAME].read_bytes()).sources:
+    recipe = recipes.parse(found[recipes.FILE_NAME].read_bytes())
+    if "/" in recipe.build.file:
+        file = folder / recipe.build.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (folder / file.name).rename(file)
+    for source in recipe.sources:
         if isinstance(source, recipes.PathSource):
             _lay(folder / source.path, sources)
     return folder

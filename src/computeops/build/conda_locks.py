@@ -12,7 +12,7 @@ from computeops.limits import LIMITS
 from computeops.model import Digest
 
 NAMES = ("pixi.lock", "conda-lock.yml")
-PIP = "packages of pip belong to the builder `python`"
+PIP = "name them as packages of conda, or take the builder `python` for a requirements.txt of all"
 _SUBDIRS = {"x86_64": "linux-64", "aarch64": "linux-aarch64", "ppc64le": "linux-ppc64le"}
 _EXPLICIT = re.compile(r"^@EXPLICIT\s*$", re.MULTILINE)
 _LINE = re.compile(r"(\S+/([a-z0-9-]+)/([^/\s]+\.(?:conda|tar\.bz2)))#(?:sha256:)?([0-9a-f]{64})")

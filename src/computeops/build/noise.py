@@ -41,6 +41,11 @@ EMPTIED = (
 )
 """Files that must exist, without content."""
 
+DATED = {
+    "usr/share/octave/octave_packages": re.compile(rb"(# Created by Octave [0-9.]+), [^\n]*"),
+}
+"""Files whose first line says when they were made: what is not in the group goes."""
+
 _DROPPED = re.compile(
     "|".join("[^/]*".join(re.escape(part) for part in one.split("*")) + "(?:/.*)?" for one in REMOVED), re.DOTALL
 )
@@ -80,6 +85,9 @@ class _Kept:
         for entry, data in self._tree.items(descend):
             if entry.path == "etc/machine-id":
                 yield replace(entry, kind=Kind.FILE, size=0, target=""), ()
+            elif entry.path in DATED and entry.kind is Kind.FILE and entry.path not in linked:
+                text = DATED[entry.path].sub(rb"\1", b"".join(data), count=1)
+                yield replace(entry, size=len(text)), (text,)
             elif entry.path in linked or not is_noise(entry):
                 yield entry, data
 

@@ -262,7 +262,7 @@ def _rating(raw: msgspec.Raw) -> str:
         for one in (specific.urgency, specific.severity):
             if bytes(one)[:1] == b'"':
                 return str(msgspec.json.decode(one)).lower()[:40]
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     return ""
 

@@ -62,11 +62,7 @@ class Judge:
         return len(rows)
 
     def _judged(self, connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> Iterator[Mapping[str, Any]]:
-        with_vex = {
-            (number, subject)
-            for number in {row.repository for row in rows}
-            for subject in scans.has_vex(connection, number, [r.digest for r in rows if r.repository == number])
-        }
+        with_vex = scans.with_vex(connection, {row.repository for row in rows}, {row.digest for row in rows})
         for row in rows:
             gate, allowed = self._gate(connection, row.collection)
             if gate.action != "off" or (row.repository, row.digest) in with_vex:
@@ -171,11 +167,20 @@ def _weights(connection: sa.Connection, ids: Sequence[int] | None = None) -> dic
 
 def _retell(connection: sa.Connection, rows: Sequence[sa.Row[Any]], judged: Sequence[Mapping[str, Any]]) -> None:
     """Let searches find the releases by their new verdicts."""
-    for row, one in zip(rows, judged, strict=True):
-        if row.verdict != one["verdict"]:
-            mine = releases.c.repository == row.repository, releases.c.digest == row.digest
-            ids = list(connection.scalars(sa.select(releases.c.id).where(*mine)))
-            terms.exchange(connection, ids, "verdict", row.verdict, one["verdict"])
+    turned = {
+        (row.repository, row.digest): (row.verdict, one["verdict"])
+        for row, one in zip(rows, judged, strict=True)
+        if row.verdict != one["verdict"]
+    }
+    if not turned:
+        return
+    mine = (releases.c[name].in_({one[place] for one in turned}) for place, name in enumerate(("repository", "digest")))
+    ids: dict[tuple[str, str], list[int]] = {}
+    for row in connection.execute(sa.select(releases.c.id, releases.c.repository, releases.c.digest).where(*mine)):
+        if (both := turned.get((row.repository, row.digest))) is not None:
+            ids.setdefault(both, []).append(row.id)
+    for (old, new), several in ids.items():
+        terms.exchange(connection, several, "verdict", old, new)
 
 
 def mark(connection: sa.Connection, changed: Sequence[int]) -> None:

@@ -6,7 +6,7 @@ collection trusts; any other would let whoever pushes decide what is seen.
 
 import tempfile
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,10 +136,14 @@ def assemble(
     return vex.apply(made, said, now=now) if said else made
 
 
-def has_vex(connection: sa.Connection, repository: int, subjects: Sequence[str]) -> set[str]:
-    """Return which of the images `subjects` have verified evidence that may be VEX."""
-    query = sa.select(evidence.c.subject).where(evidence.c.subject.in_(subjects), *_verified(repository))
-    return set(connection.scalars(query))
+def with_vex(
+    connection: sa.Connection, repositories: Collection[int], subjects: Collection[str]
+) -> set[tuple[int, str]]:
+    """Return, of the images `subjects` in these repositories, those that have verified evidence that may be VEX."""
+    query = sa.select(evidence.c.repository, evidence.c.subject).where(
+        evidence.c.repository.in_(repositories), evidence.c.subject.in_(subjects), *_verified()
+    )
+    return {(row.repository, row.subject) for row in connection.execute(query)}
 
 
 def is_vex(kind: str) -> bool:
@@ -147,17 +151,18 @@ def is_vex(kind: str) -> bool:
     return kind.startswith(_VEX)
 
 
-def _verified(repository: int) -> Sequence[sa.ColumnElement[bool]]:
+def _verified() -> Sequence[sa.ColumnElement[bool]]:
     holds = sa.exists().where(
         evidence_checks.c.repository == evidence.c.repository,
         evidence_checks.c.digest == evidence.c.digest,
         evidence_checks.c.state == "valid",
     )
-    return evidence.c.repository == repository, sa.or_(*(evidence.c.kind.startswith(one) for one in _VEX)), holds
+    return sa.or_(*(evidence.c.kind.startswith(one) for one in _VEX)), holds
 
 
 def _statements(hub: Hub, connection: sa.Connection, repository: int, digest: str) -> Iterator[vex.Statement]:
-    query = sa.select(evidence.c.blob, evidence.c.facts).where(evidence.c.subject == digest, *_verified(repository))
+    here = evidence.c.repository == repository, evidence.c.subject == digest
+    query = sa.select(evidence.c.blob, evidence.c.facts).where(*here, *_verified())
     for row in connection.execute(query.order_by(evidence.c.created.desc()).limit(_MOST_VEX)).all():
         if digest not in row.facts.get("subjects", ()):
             continue

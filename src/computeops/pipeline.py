@@ -457,9 +457,9 @@ def _restored(release: "Release", folder: Path, cache: Path) -> Path:
             folders.share(inputs[base.digest.hex], beside)
     recipe = recipes.parse(found[recipes.FILE_NAME].read_bytes())
     if "/" in recipe.build.file:
-        file = folder / recipe.build.file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        (folder / file.name).rename(file)
+        build_file = folder / recipe.build.file
+        build_file.parent.mkdir(parents=True, exist_ok=True)
+        (folder / build_file.name).rename(build_file)
     for source in recipe.sources:
         if isinstance(source, recipes.PathSource):
             _lay(folder / source.path, sources)

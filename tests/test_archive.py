@@ -49,6 +49,7 @@ EXPECTED = {
     "object-before-the-file.sif": "points to",
     "object-of-2-63-bytes.sif": "points to 9223372036854775807 bytes",
     "objects-overlap.sif": "overlap at byte",
+    "overlay.sif": "object 2 is an overlay",
     "root-outside.sqfs": "outside the table of inodes",
     "symlink-of-2-31-bytes.sqfs": "a symbolic link of 2147483648 bytes",
     "table-of-2-62-slots.sif": "a table of 4611686018427387904 descriptors",

@@ -258,6 +258,9 @@ def index(url: str, platforms: dict[str, str]) -> None:
         ("FROM \\\n# a comment\n  debian:12\n", ["debian:12"]),
         ("FROM a\nRUN <<EOF\nFROM not:an-image\nEOF\nRUN x\n", ["a"]),
         ("FROM a\nRUN echo \\\n FROM b\n", ["a"]),
+        ("ARG\tV=12\nFROM\tdebian:$V\n", ["debian:12"]),
+        ("FROM a\nRUN true \\\n" + "  x \\\n" * 50_000, ["a"]),
+        ("FROM a\n\\", ["a"]),
     ],
 )
 def test_the_images_of_a_dockerfile(text: str, expected: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import pwd
 import signal
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import building
+from computeops.cli import FAMILIES, VERBS
+from computeops.config import Settings, other_credentials
 
 RECIPE = """
 [package]
@@ -29,9 +33,11 @@ command = ["busybox"]
 """
 
 
+COMMAND = [sys.executable, "-m", "computeops"]
+
+
 def computeops(*argv: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "computeops", *map(str, argv)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run([*COMMAND, *map(str, argv)], capture_output=True, text=True, check=False)
 
 
 def test_version() -> None:
@@ -42,6 +48,77 @@ def test_a_misspelt_verb_gets_a_suggestion() -> None:
     done = computeops("biuld")
     assert done.returncode == 2
     assert "did you mean 'build'?" in done.stderr
+
+
+def test_the_help_shows_each_verb_once() -> None:
+    assert sorted(verb for verbs in FAMILIES.values() for verb in verbs) == sorted(VERBS)
+    shown = computeops("--help").stdout
+    assert [verb for verb in VERBS if f"\n  {verb} " not in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["lint", "--jsn"], 2, "error: no such option '--jsn'. Did you mean '--json'?\nhint: computeops lint --help"),
+        (["key", "new"], 2, "error: missing argument 'NAME'\nhint: computeops key new --help"),
+        (["verify", "nothing.sif"], 5, "error: there is no image at nothing.sif"),
+        (["key", "import", "ada", "nothing.pub"], 5, "error: No such file or directory: nothing.pub"),
+        (["search", "--hub", "http://127.0.0.1:9", b"\xff"], 2, "error: not a text in UTF-8: "),
+        (["lint", "elsewhere"], 3, "error: elsewhere/computeops.toml:1: package: is missing: "),
+    ],
+)
+def test_every_mistake_is_told_alike(words: list[str | bytes], code: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/computeops.toml").write_text("[build]\n")
+    command = [sys.executable, "-m", "computeops", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith(said)) == (code, True), done.stderr
+
+
+def test_output_that_finds_no_room_or_no_reader() -> None:
+    for verb in ("schema", "--version"):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run([*COMMAND, verb], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 16
+        assert done.stderr.startswith("error: No space left on device\nhint: free some space")
+        assert "Exception" not in done.stderr
+    with subprocess.Popen([*COMMAND, "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.close()
+        _, errors = child.communicate()
+    assert (child.returncode, errors) == (0, b"")
+
+
+def test_without_a_home_in_the_environment_the_account_says_where_it_is() -> None:
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    assert Settings.load({}).keys.is_relative_to(home)
+    assert other_credentials({})[-1].is_relative_to(home)
+
+
+def test_settings_that_no_parser_finishes(tmp_path: Path) -> None:
+    for text in ("jobs = " + "9" * 5000, "x = " + "[" * 5000):
+        (tmp_path / "config.toml").write_text(text)
+        environ = {**os.environ, "COMPUTEOPS_CONFIG": str(tmp_path / "config.toml")}
+        done = subprocess.run([*COMMAND, "key", "list"], env=environ, capture_output=True, text=True, check=False)
+        assert (done.returncode, "cannot read the settings" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_progress_leaves_the_terminal_to_the_error(term: str, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    ordered = [*COMMAND, "pull", "http://127.0.0.1:9/a/b:1", str(tmp_path / "x.sif")]
+    environ = {**os.environ, "TERM": term}
+    with subprocess.Popen(ordered, stdin=theirs, stdout=theirs, stderr=theirs, env=environ) as child:
+        os.close(theirs)
+        said = b""
+        try:
+            while data := os.read(ours, 1000):
+                said += data
+        except OSError:  # the other end of a terminal closes so
+            pass
+    os.close(ours)
+    assert child.returncode == 14
+    assert said.startswith(b"\r\x1b[Kerror: " if term == "xterm" else b"error: ")
 
 
 def test_a_recipe_with_problems_names_file_line_key_and_value(tmp_path: Path) -> None:

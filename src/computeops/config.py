@@ -103,7 +103,7 @@ class Settings:
         Raises:
             UsageError: the file or a value is wrong.
         """
-        home = Path(environ.get("HOME") or "/")
+        home = _home(environ)
         base = cls(
             cache=_xdg(environ, "XDG_CACHE_HOME", home / ".cache"),
             keys=_xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "keys",
@@ -161,9 +161,21 @@ def site(name: str, environ: Mapping[str, str]) -> Site:
 
 
 def _file(environ: Mapping[str, str]) -> Path:
-    home = Path(environ.get("HOME") or "/")
+    home = _home(environ)
     default = _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "config.toml"
     return Path(environ.get("COMPUTEOPS_CONFIG") or default)
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    """Return the home folder; a batch system or a service may start a program without saying it."""
+    if given := environ.get("HOME"):
+        return Path(given)
+    import pwd
+
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # a user without an entry, as in some containers
+        return Path("/")
 
 
 def _xdg(environ: Mapping[str, str], name: str, default: Path) -> Path:
@@ -175,7 +187,7 @@ def _read(file: Path) -> dict[str, Any]:
 
     try:
         return tomllib.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # of TOML: an integer of thousands of digits is no error
         raise UsageError(f"cannot read the settings in {file}: {error}") from error
 
 
@@ -206,7 +218,7 @@ def environment() -> dict[str, str]:
 
 def other_credentials(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Return where Podman, Docker and Apptainer keep their logins, in the order in which they are asked."""
-    home = Path(environ.get("HOME") or "/")
+    home = _home(environ)
     named = [Path(environ["REGISTRY_AUTH_FILE"])] if environ.get("REGISTRY_AUTH_FILE") else []
     podman = [Path(environ["XDG_RUNTIME_DIR"]) / "containers/auth.json"] if environ.get("XDG_RUNTIME_DIR") else []
     docker = Path(environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"

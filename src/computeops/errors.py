@@ -29,6 +29,8 @@ from collections.abc import Iterable
 
 CHECK_FAILED = 13
 INTERRUPTED = 130
+NO_ROOM = "free some space, or set COMPUTEOPS_TMP and COMPUTEOPS_CACHE to folders on a larger disk"
+"""Hint where a disk is full."""
 
 
 class ComputeOpsError(Exception):

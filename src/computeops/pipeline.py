@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from computeops.config import Settings
-from computeops.errors import NotFoundError, TrustError, UsageError
+from computeops.errors import ConflictError, NotFoundError, TrustError, UsageError
 from computeops.limits import LIMITS
 from computeops.model import IN_TOTO_PAYLOAD, Digest, Evidence, Image, Policy, Reference, Signed
 
@@ -168,13 +168,13 @@ def sign(file: Path, key: str, settings: Settings) -> int:
     """
     from computeops.check.kinds import short
     from computeops.image import convert
-    from computeops.sign import dsse, pgp, policy
+    from computeops.sign import dsse, pgp
     from computeops.sign.keyring import Keyring
     from computeops.store.release import Release
 
     signer, release = Keyring(settings.keys).own(key), Release.beside(file)
     image, envelopes = convert.open_image(file), release.evidence()
-    policy.about(image, envelopes)
+    image = _identified(image, envelopes)
     for one in envelopes:
         release.add_evidence(short(dsse.read(one).kind), dsse.add_signature(one, signer))
     if image.form == "sif":
@@ -367,7 +367,11 @@ def obtain(reference: Reference, registry: "Registry", settings: Settings, progr
     target = settings.cache / "images" / Digest.of(f"{registry.base}/{reference}".encode()).short / name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        pull(reference, target, registry, settings, progress)
+        try:
+            pull(reference, target, registry, settings, progress)
+        except ConflictError:  # another start of this release was faster, as in an array of jobs
+            if not target.exists():
+                raise
     return target
 
 

@@ -1,6 +1,7 @@
 """The only module that starts processes: argv lists, never a shell, a clear error for a missing program."""
 
 import contextlib
+import errno
 import os
 import shlex
 import signal
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
-from computeops.errors import ComputeOpsError, EngineError, MissingProgramError
+from computeops.errors import NO_ROOM, ComputeOpsError, EngineError, MissingProgramError
 
 if TYPE_CHECKING:  # `become`, the hot path, needs neither subprocess nor shutil, which cost 5 ms
     from subprocess import CompletedProcess
@@ -239,4 +240,5 @@ def failed(argv: Sequence[str], code: int, output: bytes, error: type[ComputeOps
     """Return the error of a command that exited with `code` after printing `output`."""
     lines = output.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:]
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return error("\n".join([f"{how}: {shlex.join(argv)}", *(f"  {line}" for line in lines)]))
+    hint = NO_ROOM if os.strerror(errno.ENOSPC) in output.decode(errors="replace") else ""
+    return error("\n".join([f"{how}: {shlex.join(argv)}", *(f"  {line}" for line in lines)]), hint=hint)

@@ -68,17 +68,15 @@ def instructions(text: str) -> Iterator[Instruction]:
     for number, line in lines:
         if directive := _ESCAPE.fullmatch(line.strip()):
             escape = directive[1]
-        joined = line.strip()
-        if not joined or joined.startswith("#"):
+        parts = [line.strip()]
+        if not parts[0] or parts[0].startswith("#"):
             continue
-        while joined.endswith(escape):
+        while parts[-1].endswith(escape):
             _, more = next(lines, (0, ""))
             if not more.strip().startswith("#"):
-                joined = f"{joined[:-1].rstrip()} {more.strip()}"
-            elif not more:
-                break
-        word, _, rest = joined.partition(" ")
-        yield Instruction(number, word.upper(), rest.strip())
+                parts[-1:] = [parts[-1].removesuffix(escape), more.strip()]
+        word, rest = [*" ".join(parts).split(maxsplit=1), "", ""][:2]
+        yield Instruction(number, word.upper(), rest)
         if word.upper() in {"RUN", "COPY", "ADD"}:
             for _, end in _HEREDOC.findall(rest):
                 for _, body in lines:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from computeops import proc
 from computeops.build.model import Job
-from computeops.errors import BuildError
+from computeops.errors import NO_ROOM, BuildError
 from computeops.limits import LIMITS
 
 _TAIL = 30
-_HINTS = {"No space left on device": "free some space, or set COMPUTEOPS_TMP to a folder on a larger disk"}
+_HINTS = {"No space left on device": NO_ROOM}
 
 
 def path(job: Job) -> Path:

@@ -49,31 +49,42 @@ VERBS = {
 """Verb to the module of `computeops.cli` that holds it, as a click command of the same name with `_command` behind."""
 
 
+FAMILIES = {
+    "Make a release": ("new", "lint", "lock", "build", "test", "sbom", "scan", "sign", "rebuild", "schema"),
+    "Share it": ("login", "logout", "push", "pull", "search", "show", "deposit", "pipeline", "ci"),
+    "Run it": ("run", "exec", "shell", "fit", "submit", "jobs", "logs", "cancel"),
+    "Look into an image, trust it": ("inspect", "verify", "convert", "key", "advisories"),
+    "Care for a machine or a hub": ("host", "engines", "prepare", "hub"),
+}
+"""The verbs as `computeops --help` shows them."""
 LAUNCHES = ("exec", "run", "shell")
 """Verbs that become a container: they start without click (`computeops.cli.launch`)."""
 
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
-    if sys.argv[1:] == ["--version"]:  # the one thing that scripts ask often and that needs no parser
+    try:
+        code = _run(sys.argv[1:])
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001  every class is told in its own way
+        from computeops.cli.root import outcome
+
+        code = outcome(error, debug=False)
+    sys.exit(code)
+
+
+def _run(argv: list[str]) -> int:
+    if argv == ["--version"]:  # the one thing that scripts ask often and that needs no parser
         print(f"computeops {__version__}")
-        sys.exit(0)
-    if sys.argv[1:2] and sys.argv[1] in LAUNCHES:
-        sys.exit(_launch(sys.argv[1], sys.argv[2:]))
+        return 0
+    if argv[:1] and argv[0] in LAUNCHES:
+        from computeops.cli.launch import launch
+
+        return launch(argv[0], argv[1:])
     import gc
 
     from computeops.cli.root import call
 
     gc.set_threshold(50_000)  # images have many entries, and none of them is garbage: looking for it cost a twentieth
-    sys.exit(call(sys.argv[1:]))
-
-
-def _launch(verb: str, words: list[str]) -> int:
-    from computeops.cli.launch import launch
-
-    try:
-        return launch(verb, words)
-    except BaseException as error:  # noqa: BLE001  told as those of every other verb are
-        from computeops.cli.root import outcome
-
-        return outcome(error, debug=False)
+    return call(argv)

@@ -16,7 +16,7 @@ from computeops.errors import CHECK_FAILED, UsageError
 from computeops.model import Evidence
 from computeops.sign.policy import Verified, narrowed
 
-_FILE = click.argument("file", type=click.Path(path_type=Path, exists=True))
+_FILE = click.argument("file", type=click.Path(path_type=Path, readable=False))
 _KEY = click.option("--key", default=None, metavar="NAME", help="Sign with this key; default: the setting `key`.")
 
 
@@ -156,7 +156,7 @@ def verify_command(settings: Settings, file: Path, policy: Path | None, *, as_js
     """
     chosen = replace(settings, policy=str(policy)) if policy else settings
     report = pipeline.verify(file, chosen)
-    rows = [("signature of the SIF", one.name or "nobody known", one.signer) for one in report.signatures]
+    rows = [("signature of the SIF", one.name or "nobody known", one.signer.upper()) for one in report.signatures]
     rows += [(short(one.evidence.kind), _signers(one, report), _verdict(one.evidence)) for one in report.evidence]
     data = {
         "file": str(file),

@@ -18,8 +18,8 @@ _FORMS = {".sif": "sif", ".tar": "oci-archive"}
 
 
 @click.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path, readable=False))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path, readable=False))
 @_ARCH
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")
 @dry_run_option
@@ -70,7 +70,7 @@ def _digests(image: "Image") -> list[str]:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 @_ARCH
 @json_option
 def inspect_command(file: Path, arch: str, *, as_json: bool) -> None:

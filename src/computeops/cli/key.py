@@ -49,7 +49,7 @@ def _list(settings: Settings, *, as_json: bool) -> None:
     Example: computeops key list
     """
     keys = Keyring(settings.keys).list()
-    rows = [[k.name, "own" if k.has_secret else "trusted", k.keyid or "-", k.fingerprint or "-"] for k in keys]
+    rows = [[k.name, "own" if k.has_secret else "trusted", k.keyid or "-", k.fingerprint.upper() or "-"] for k in keys]
     text = table(["NAME", "KIND", "KEYID (evidence)", "FINGERPRINT (OpenPGP)"], rows) if rows else "no keys"
     emit([_facts(key) for key in keys], text, as_json=as_json)
 
@@ -67,7 +67,7 @@ def _export(settings: Settings, name: str) -> None:
 
 @key_command.command("import")
 @_NAME
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True, readable=False))
 @json_option
 @click.pass_obj
 def _import(settings: Settings, name: str, file: Path, *, as_json: bool) -> None:

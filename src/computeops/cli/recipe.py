@@ -11,7 +11,7 @@ from computeops.cli.output import Progress, emit, json_option
 from computeops.config import Settings
 from computeops.errors import CHECK_FAILED
 
-_FOLDER = click.argument("folder", type=click.Path(path_type=Path), default=".")
+_FOLDER = click.argument("folder", type=click.Path(path_type=Path, readable=False), default=".")
 
 
 @click.command()

@@ -2,16 +2,25 @@
 
 import errno
 import importlib
-import sys
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from computeops import __version__
-from computeops.cli import VERBS
+from computeops.cli import FAMILIES, VERBS
+from computeops.cli.output import clear_line
 from computeops.config import Settings, environment
-from computeops.errors import INTERRUPTED, ComputeOpsError, StorageError, did_you_mean
+from computeops.errors import (
+    INTERRUPTED,
+    NO_ROOM,
+    ComputeOpsError,
+    NotFoundError,
+    StorageError,
+    UsageError,
+    did_you_mean,
+)
 
 _BUG = 70  # EX_SOFTWARE of sysexits.h
 
@@ -28,6 +37,13 @@ class _Verbs(click.Group):
         module = importlib.import_module(f"computeops.cli.{VERBS[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for family, verbs in FAMILIES.items():
+            commands = {name: self.get_command(ctx, name) for name in verbs}
+            rows = [(name, one.get_short_help_str(limit=200)) for name, one in commands.items() if one]
+            with formatter.section(family):
+                formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -58,22 +74,27 @@ def call(argv: Sequence[str]) -> int:
 
 def outcome(error: BaseException, *, debug: bool) -> int:
     """Say what went wrong on standard error and return the exit code."""
+    clear_line()
     match error:
         case click.exceptions.Exit():
             return error.exit_code
-        case click.ClickException():
+        case click.exceptions.NoArgsIsHelpError():
             error.show()
             return error.exit_code
+        case click.ClickException():
+            return _tell(_usage(error), debug=debug)
         case KeyboardInterrupt() | click.Abort():
-            click.echo("\ninterrupted", err=True)
+            click.echo("interrupted", err=True)
             return INTERRUPTED
-        case BrokenPipeError():
-            sys.stderr.close()  # the reader of our output went away: not worth a word
+        case BrokenPipeError() | SystemExit():  # click makes the one of the other
+            _drop_output()  # its reader went away: not worth a word
             return 0
         case ComputeOpsError():
             return _tell(error, debug=debug)
         case OSError():
             return _tell(_storage(error), debug=debug)
+        case UnicodeEncodeError():
+            return _tell(UsageError(f"not a text in UTF-8: {str(error.object)[:100]!r}"), debug=debug)
         case Exception() if not debug:
             click.echo(f"error: this is a bug of computeops: {type(error).__name__}: {error}", err=True)
             click.echo("hint: run it again as `computeops --debug ...` and report what it prints", err=True)
@@ -92,11 +113,24 @@ def _tell(error: ComputeOpsError, *, debug: bool) -> int:
     return error.exit_code
 
 
-def _storage(error: OSError) -> StorageError:
+def _usage(error: click.ClickException) -> UsageError:
+    """Return the error of a command line as ours are told."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    said = error.format_message().rstrip(".")
+    hint = f"{context.command_path} --help lists arguments and options" if context else ""
+    return UsageError(said[:1].lower() + said[1:], hint=hint)
+
+
+def _storage(error: OSError) -> ComputeOpsError:
     where = f": {error.filename}" if error.filename else ""
-    hint = (
-        "free some space, or set COMPUTEOPS_TMP and COMPUTEOPS_CACHE to a larger disk"
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}
-        else ""
-    )
-    return StorageError(f"{error.strerror or error}{where}", hint=hint)
+    if isinstance(error, FileNotFoundError):
+        return NotFoundError(f"{error.strerror}{where}")
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        _drop_output()  # it may be what found no room, and Python would try once more at its end
+        return StorageError(f"{error.strerror}{where}", hint=NO_ROOM)
+    return StorageError(f"{error.strerror or error}{where}")
+
+
+def _drop_output() -> None:
+    """Let what is not yet written to standard output go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -70,7 +70,7 @@ def logout_command(settings: Settings, hub: str | None) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 @_REFERENCE
 @dry_run_option
 @json_option

@@ -6,8 +6,7 @@ the files that Apptainer needs laid over it, environment, command and labels as 
 """
 
 import contextlib
-import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,12 +165,12 @@ def _finish_sif(new: Path, targets: _Targets, config: bytes, manifest: bytes, ep
 def _beside(target: Path) -> Iterator[Path]:
     """Give a temporary path in the folder of `target`; what is left there at the end is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    os.close(handle)
+    new = target.parent / f".{target.name}-{secrets.token_hex(8)}"
     try:
-        yield Path(name)
+        new.touch(0o600, exist_ok=False)  # in here: an interrupt may come at any time
+        yield new
     finally:
-        Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
 def convert(

@@ -42,7 +42,7 @@ TYPES = {
     0x400B: "OCI.Blob",
 }
 FILESYSTEMS = {1: "squashfs", 2: "ext3", 3: "archive", 4: "raw", 5: "encrypted squashfs", 6: "gocryptfs squashfs"}
-_SQUASHFS, _PRIMARY = 1, 2
+_SQUASHFS, _PRIMARY, _OVERLAY = 1, 2, 4
 ARCHITECTURES = {
     "386": "01",
     "amd64": "02",
@@ -100,6 +100,11 @@ class Object:
     def primary(self) -> bool:
         """Whether this is the partition that containers start from."""
         return self.type == PARTITION and bool(struct.unpack_from("<i", self.extra, 4)[0] == _PRIMARY)
+
+    @property
+    def overlay(self) -> bool:
+        """Whether this is a partition whose content Apptainer lays over the primary one."""
+        return self.type == PARTITION and bool(struct.unpack_from("<i", self.extra, 4)[0] == _OVERLAY)
 
     @property
     def arch(self) -> str:

@@ -93,6 +93,12 @@ class Source:
         if self.sif is None:
             return SquashfsTree(self.path)
         one = self.sif.partition
+        if over := next((part for part in self.sif.objects if part.overlay), None):
+            raise FormatError(
+                f"{self.path}: object {over.id} is an overlay, whose changes to the root filesystem are not read",
+                hint="Apptainer runs it (--engine apptainer), makes a folder with them that can be converted "
+                f"(apptainer build --sandbox DIR FILE), or takes them away (apptainer sif del {over.id} FILE)",
+            )
         if one.filesystem != "squashfs":
             raise FormatError(
                 f"{self.path}: its root filesystem is {one.filesystem}; only squashfs is read",

@@ -80,7 +80,7 @@ def load(path: Path, *, builders: Sequence[str] = BUILDERS) -> Recipe:
             data = stream.read(LIMITS.recipe_bytes + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(f"there is no recipe {file}", hint="computeops new NAME writes one") from None
-    return parse(data, file=file.name, folder=file.parent, builders=builders)
+    return parse(data, file=str(file), folder=file.parent, builders=builders)
 
 
 def parse(
@@ -98,7 +98,7 @@ def parse(
     reader = Reader(file, lines_of(text), folder, builders)
     recipe = reader.struct(Recipe, table, ())
     if reader.problems:
-        raise RecipeError("\n".join(reader.sorted()), hint="the keys are described in docs/reference/recipe.md")
+        raise RecipeError("\n".join(reader.sorted()), hint="`computeops schema` prints all keys, docs/reference/recipe.md describes them")
     assert isinstance(recipe, Recipe)
     return recipe
 

@@ -58,21 +58,24 @@ class Keyring:
         return key
 
     def add(self, name: str, data: bytes) -> Key:
-        """Trust somebody's public key: PEM, OpenPGP, or both in one text.
+        """Trust somebody's public key: PEM, OpenPGP, or both in one text. Nothing changes if it is here by this name.
 
         Raises:
             UsageError: `name` cannot be used.
-            ConflictError: there is a key of this name, or this key under another name.
+            ConflictError: there is another key of this name, or this key under another name.
             FormatError: `data` is no public key.
         """
-        self._free(name)
+        self._place(name)
         key = Key.read(name, data)
         for other in self.list():
+            if (other.name, other.keyid, other.fingerprint) == (name, key.keyid, key.fingerprint):
+                return other
             # One key under two names would let one person count as two.
             if {key.keyid, key.fingerprint} & {other.keyid, other.fingerprint} - {""}:
                 raise ConflictError(
                     f"this key is in the keyring as {other.name!r}", hint=f"computeops key remove {other.name}"
                 )
+        self._free(name)
         self._keep(key)
         return key
 

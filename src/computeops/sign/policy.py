@@ -12,6 +12,7 @@ A policy is a TOML file:
 A kind is a URI, or one of the words in `WORDS`.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
 RELEASE = Policy(passed=MappingProxyType({WORDS["provenance"]: 1}), none_failed=frozenset({WORDS["test"]}))
 """Of `push` and `pull` where nothing else is asked: somebody we know built it, and nobody we know saw a test fail."""
 
+_KEYID = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _KEYS = ("keys", "none_failed", "passed")
 
 
@@ -91,9 +93,13 @@ def trust(image: Image, evidence: Sequence[Signed], keys: Mapping[str, Key], pol
         found = _passing(kind, verified, policy)
         if len(found) < wanted:
             by = f", by {_names(found, keys)}" if found else ""
+            there = any(statement.kind == kind for statement in statements)
+            said = f"passed and signed by {len(found)} known keys{by}" if there else "there is none beside the image"
+            claimed = _strangers(kind, statements, evidence, keys)
             raise PolicyError(
-                f"{_word(kind)}: passed and signed by {len(found)} known keys{by}; the policy asks for {wanted}",
-                hint="`computeops key list` shows whom you trust; `computeops key import NAME FILE` adds a key",
+                f"{_word(kind)}: {said}; the policy asks for {wanted}",
+                hint=(f"it is signed by {claimed}, whom you do not know; " if claimed else "")
+                + "`computeops key list` shows whom you trust; `computeops key import NAME FILE` adds a key",
             )
     return verified
 
@@ -174,6 +180,18 @@ def _passing(kind: str, verified: Sequence[Verified], policy: Policy) -> frozens
     return frozenset(found)
 
 
+def _strangers(kind: str, statements: Sequence[Evidence], evidence: Sequence[Signed], keys: Mapping[str, Key]) -> str:
+    """Return the ids, as envelopes of `kind` give them, of keys that are not known here."""
+    known = {key.keyid for key in keys.values()}
+    given = {
+        one.keyid
+        for statement, signed in zip(statements, evidence, strict=True)
+        if statement.kind == kind
+        for one in signed.signatures
+    }
+    return ", ".join(sorted(one for one in given - known if _KEYID.fullmatch(one))[:3])
+
+
 def load(path: Path) -> Policy:
     """Read a policy file.
 
@@ -203,7 +221,7 @@ def parse(text: str) -> Policy:
     """
     try:
         data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, and of an integer of thousands of digits
         raise FormatError(f"not TOML: {error}") from error
     for name in data:
         if name not in _KEYS:

@@ -107,6 +107,7 @@ def test_what_moves_is_told_until_a_lock_pins_it(folder: Path) -> None:
     recipe = load(folder)
     said = "Dockerfile starts from debian:12, alpine: only the lock pins them"
     assert said in build.unpinned(folder, recipe)
+    assert {type(one) for one in build.lint(folder, recipe)} == {str}  # nothing else can be written as JSON
     build.write_lock(folder, Lock("dockerfile", build.inputs(folder, recipe), ()))
     assert build.unpinned(folder, recipe) == []
     build.write_lock(folder, Lock("dockerfile", Digest.of(b"of another state"), ()))

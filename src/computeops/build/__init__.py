@@ -83,15 +83,15 @@ def unpinned(folder: Path, recipe: Recipe) -> list[str]:
     Raises:
         RecipeError: the build file is wrong.
     """
-    notes = list(find(recipe.build.builder).lint(folder, recipe))
+    said = find(recipe.build.builder).lint(folder, recipe)
     pinned = read_lock(folder)
-    if pinned is not None and pinned.inputs == inputs(folder, recipe):
-        notes = [one for one in notes if not isinstance(one, Moving)]
-    elif pinned is None:
+    is_current = pinned is not None and pinned.inputs == inputs(folder, recipe)
+    notes = [str(one) for one in said if not (is_current and isinstance(one, Moving))]
+    if pinned is None:
         notes.append(
             f"there is no {LOCK_NAME}: each build takes the newest of its inputs (`computeops lock` pins them)"
         )
-    else:
+    elif not is_current:
         notes.append(f"{LOCK_NAME} was made for another state of the recipe: run `computeops lock` again")
     if recipe.build.network:
         text = (folder / recipe.build.file).read_text(errors="replace") if recipe.build.file else ""

@@ -35,6 +35,7 @@ PROGRAMS = {
     ],
     "mmdebstrap": ["mmdebstrap"],
     "mpi": ["mpirun"],
+    "mpich": ["mpirun.mpich"],
     "oras": ["oras"],
     "oci_conformance": ["oci-conformance"],
     "podman": ["podman"],

@@ -2,15 +2,18 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from computeops.engine import machine, mpi
+from computeops.engine import inside_probe, machine, mpi
 from computeops.errors import EngineError
 from computeops.image import convert, oci
 from computeops.image.tree import Directory
 from containers import Launcher, root_filesystem
+from schedulers import slurm
+from schedulers.users import User, using
 
 PYTHON = "/usr/bin/python3.11"
 SUM = """
@@ -108,6 +111,68 @@ def test_two_ranks_talk_by_the_machines_mpi(scientist) -> None:
 
     with pytest.raises(EngineError, match="has no MPI"):
         mpi.edits(user.home / "tree/etc", {})
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[User]:
+    """Of a real Slurm with two nodes, which joins ranks by PMI-2; with images that run two ranks of MPICH.
+
+    `own.sif` has its own MPICH, `bare.sif` the name of one only, as of Intel MPI, and `old.sif` that of Open MPI 4.
+    """
+    with using("slurm", slurm) as one:
+        tree = one.home / "tree"
+        root_filesystem(tree)
+        (ctypes_,) = Path("/usr/lib/python3.11/lib-dynload").glob("_ctypes.cpython-*.so")
+        _copied(tree, PYTHON, str(ctypes_))
+        libraries = tree / "usr/lib/x86_64-linux-gnu"
+        for name, file in (("bare", "libmpi.so.12.1.8"), ("old", "libmpi.so.40.20.4")):
+            (libraries / file).touch()
+            _packed(tree, one.home / f"{name}.sif")
+            (libraries / file).unlink()
+        _copied(tree, MPICH)
+        shutil.copytree("/usr/lib/x86_64-linux-gnu/ucx", libraries / "ucx")
+        _packed(tree, one.home / "own.sif")
+        yield one
+
+
+MPICH = "/usr/lib/x86_64-linux-gnu/libmpich.so.12"
+ENGINES = ("apptainer", "bubblewrap", "native")
+
+
+def _packed(tree: Path, sif: Path) -> None:
+    described = oci.Description("amd64", env={"PATH": "/usr/bin:/bin"}, command=(PYTHON, "-S", "-c", inside_probe.MPI))
+    convert.pack(Directory(tree), described, to_sif=sif, writer=convert.Writer(level=1), epoch=0)
+    sif.chmod(0o644)
+
+
+def _ranks(user: User, image: str, *words: str) -> list[str]:
+    two = ["--nodes", "2", "--tasks", "2", "--bind", "/usr/lib/python3.11"]
+    return ["submit", "--on", "slurm", "--wait", *two, *words, str(user.home / image), "--"]
+
+
+@pytest.mark.mpich
+@pytest.mark.slurm
+@pytest.mark.squashfs
+@pytest.mark.apptainer
+@pytest.mark.bubblewrap
+@pytest.mark.charliecloud
+@pytest.mark.podman
+@pytest.mark.skipif(not Path(PYTHON).exists(), reason="the program is one of Debian 12's Python")
+def test_two_ranks_of_mpich_join_by_pmi(user: User) -> None:
+    """Hybrid: the image's own. Bound: the machine's in its place. Each under the engines whose program is a child."""
+    cases = [[*_ranks(user, "own.sif", "--engine", one), MPICH] for one in (*ENGINES, "charliecloud")]
+    cases += [[*_ranks(user, "bare.sif", "--engine", one, "--mpi", "host"), "libmpi.so.12"] for one in ENGINES]
+    cases += [[*_ranks(user, "old.sif", "--mpi", "host"), "libmpi.so.40"]]
+    cases += [[*_ranks(user, "own.sif", "--engine", "podman"), MPICH]]
+    done = user.many(cases)
+    ids = [err.split()[0] for _, _, err in done]
+    for (code, out, _), identity in zip(done[:-2], ids, strict=False):
+        assert code == 0, (out, user.logs(identity))
+        assert user.logs(identity)[0] == "rank 1 of 2 received 42\n"
+    said = [user.logs(one)[1] for one in ids[-2:]]
+    assert "the image's is Open MPI 4, and this machine's Open MPI 5" in said[0]
+    assert "libmpich.so.12: another family" in said[0]
+    assert "engine podman cannot do this: no ranks that reach their launcher by a file" in said[1]
 
 
 @pytest.mark.squashfs

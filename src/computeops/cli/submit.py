@@ -46,6 +46,12 @@ _Options = Mapping[str, Any]
     "--volume", "volumes", multiple=True, metavar="NAME:PATH[:ro]", help="Storage that the scheduler itself has."
 )
 @click.option("--engine", default="", help="Engine that runs the container.")
+@click.option(
+    "--mpi",
+    type=click.Choice(["auto", "host", "none"]),
+    default="auto",
+    help="Join a parallel MPI program; host: with the machine's own MPI in place of the image's.",
+)
 @click.option("--cwd", type=click.Path(path_type=Path), help="Folder to start in; default: this one.")
 @click.option("--input", "stdin", type=click.Path(path_type=Path), help="File that it reads as standard input.")
 @click.option(
@@ -126,6 +132,7 @@ def _job(
     words += [f"--bind={one}" for one in options["bind"]]
     words += [f"--engine={options['engine']}"] if options["engine"] else []
     words += ["--gpu=auto"] if options["gpus"] else []
+    words += [f"--mpi={options['mpi']}"] if options["mpi"] != "auto" else []
     return Job(
         name=options["name"] or staged.path.name,
         command=(sys.executable, "-m", "computeops", "run", *words, staged.there, "--", *args),

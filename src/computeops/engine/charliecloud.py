@@ -14,7 +14,7 @@ from computeops.engine.model import Bind, Prepared, Request
 from computeops.errors import EngineError
 
 TAKES = frozenset({"foreign tree", "tree"})
-CAN = frozenset({"gpu amd", "mpi", "no-home", "writable", "x11"})
+CAN = frozenset({"gpu amd", "mpi", "no-home", "pmi", "writable", "x11"})
 BRINGS_GPUS = False
 _OWN = ("/dev", "/tmp")  # noqa: S108
 """What ch-run itself shows of the machine, of the folders that the user works in."""

@@ -17,7 +17,7 @@ from computeops.engine import inside, mounts, stores
 from computeops.engine.model import ABILITIES, Bind, Prepared, Request
 
 TAKES = frozenset({"foreign tree", "tree"})
-CAN = frozenset(ABILITIES)
+CAN = frozenset(ABILITIES) - {"pmi"}
 BRINGS_GPUS = False
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHARED = ("--network=host", "--ipc=host", "--pid=host", "--userns=host")

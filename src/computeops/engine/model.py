@@ -19,6 +19,7 @@ ABILITIES = {
     "gpu xilinx": "Xilinx accelerators",
     "gpu cdi": "devices that a CDI file describes",
     "mpi": "ranks of an MPI that the machine starts",
+    "pmi": "ranks that reach their launcher by a file it opened for them, as MPICH and its family do",
     "writable": "an image that the program may write into",
     "x11": "windows on this machine's display",
 }
@@ -98,6 +99,7 @@ class Request:
             "read-only binds": any(bind.read_only for bind in self.binds),
             f"gpu {self.vendor}": self.gpu not in {"none", "auto"},
             "mpi": self.mpi not in {"none", "auto"},
+            "pmi": self.mpi == "pmi",
             "writable": self.writable,
             "x11": self.x11,
         }

@@ -15,7 +15,7 @@ from computeops.engine.model import ABILITIES, Bind, Prepared, Request
 from computeops.errors import EngineError
 
 TAKES = frozenset({"tree"})
-CAN = frozenset(ABILITIES)
+CAN = frozenset(ABILITIES) - {"pmi"}
 BRINGS_GPUS = False
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HYBRID = Path("/sys/fs/cgroup/unified/cgroup.controllers")

@@ -10,7 +10,7 @@ from computeops.engine import podman
 from computeops.engine.model import ABILITIES, Prepared, Request
 
 TAKES = frozenset({"tree"})
-CAN = frozenset(ABILITIES)
+CAN = frozenset(ABILITIES) - {"pmi"}
 BRINGS_GPUS = False
 
 

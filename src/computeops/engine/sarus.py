@@ -15,7 +15,7 @@ from computeops.engine.model import Bind, Prepared, Request
 from computeops.errors import EngineError
 
 TAKES = frozenset({"foreign tree", "tree"})
-CAN = frozenset({"gpu amd", "gpu nvidia", "mpi", "no-home", "read-only binds", "x11"})
+CAN = frozenset({"gpu amd", "gpu nvidia", "mpi", "no-home", "pmi", "read-only binds", "x11"})
 BRINGS_GPUS = True
 _REPOSITORY = "load/library/"
 _SECONDS = 60

@@ -11,7 +11,7 @@ from computeops.engine.model import Bind, Prepared, Request
 from computeops.errors import EngineError
 
 TAKES = frozenset({"foreign tree", "tree"})
-CAN = frozenset({"gpu nvidia", "mpi", "read-only binds", "x11"})
+CAN = frozenset({"gpu nvidia", "mpi", "pmi", "read-only binds", "x11"})
 BRINGS_GPUS = True
 _OWN = ("/etc", "/var", "/dev", "/proc", "/sys")
 """Where Shifter lets nothing be laid."""

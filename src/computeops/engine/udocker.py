@@ -16,7 +16,7 @@ from computeops.engine.model import Bind, Prepared, Request
 from computeops.errors import EngineError, StorageError
 
 TAKES = frozenset({"foreign tree", "tree"})
-CAN = frozenset({"gpu amd", "gpu nvidia", "mpi", "no-home", "x11"})
+CAN = frozenset({"gpu amd", "gpu nvidia", "mpi", "no-home", "pmi", "x11"})
 BRINGS_GPUS = False
 _IMAGE = "computeops"
 """udocker wants a name, and does not use it where `--location` says which tree to run."""

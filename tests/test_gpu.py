@@ -148,19 +148,44 @@ def test_which_cuda_a_driver_runs(cuda: str, driver: str, newer: str, card: str,
         assert runs or "it needs driver 580 or newer" in found.hint
 
 
+LISTED = "cuda>=13.0 " + " ".join(
+    f"brand={brand},driver>={branch},driver<{branch + 1}"
+    for branch in (535, 550, 565, 570, 575)
+    for brand in ("unknown", "grid", "tesla", "nvidia", "quadrortx", "cloudgaming")
+)
+"""NVIDIA_REQUIRE_CUDA of nvidia/cuda:13.0.2: the branches of drivers that its compatibility package goes with."""
+
+
+def test_an_image_lists_the_drivers_that_its_libraries_go_with() -> None:
+    found = Needs.of("amd64", {}, {"CUDA_VERSION": "13.0.2", "NVIDIA_REQUIRE_CUDA": LISTED}, newer="580.95.05")
+    assert found.branches == "535,550,565,570,575"
+
+    def runs(driver: str, branches: str = found.branches) -> bool:
+        return drivers.runs_cuda("13.0.2", driver, newer=found.newer, branches=branches, cards=["NVIDIA A100"])
+
+    assert runs("550.54.15")
+    assert not runs("545.23.06")  # a branch of new features, with which NVIDIA does not support it
+    assert not runs("560.35.03")
+    assert runs("560.35.03", branches="")  # the image does not say
+
+
 @pytest.mark.squashfs
 def test_the_libraries_for_older_drivers_are_found_in_the_image(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     touch(tree, "usr/local/cuda-13.0/compat/libcuda.so.580.65.06", "usr/local/cuda-13.0/lib64/libcudart.so.13")
     (tree / "usr/local/cuda").symlink_to("cuda-13.0")
     described = oci.Description(
-        "amd64", env={"CUDA_VERSION": "13.0.1"}, labels=needs.labels(gpu="nvidia", driver=">=535")
+        "amd64",
+        env={"CUDA_VERSION": "13.0.1", "NVIDIA_REQUIRE_CUDA": LISTED},
+        labels=needs.labels(gpu="nvidia", driver=">=535"),
     )
     convert.pack(Directory(tree), described, to_sif=tmp_path / "x.sif", writer=convert.Writer(level=1), epoch=0)
     assert compat.driver(tmp_path / "x.sif") == ("/usr/local/cuda-13.0/compat", "580.65.06")
     for _ in range(2):  # the second time it is remembered
         found = demands.said(tmp_path / "x.sif", tmp_path / "cache")
-        assert found == demands.Said("", ">=535", "nvidia", "13.0.1", "/usr/local/cuda-13.0/compat", "580.65.06")
+        assert (found.driver, found.gpu, found.cuda) == (">=535", "nvidia", "13.0.1")
+        assert (found.compat, found.newer) == ("/usr/local/cuda-13.0/compat", "580.65.06")
+        assert found.branches == "535,550,565,570,575"
     asked = demands.forward(tmp_path / "x.sif", Request(action="run", gpu="nvidia"), tmp_path / "cache")
     assert asked.env["LD_LIBRARY_PATH"].startswith("/usr/local/cuda-13.0/compat:")
     assert compat.driver(tree) == ("/usr/local/cuda-13.0/compat", "580.65.06")

@@ -104,7 +104,7 @@ def test_gpus_are_read_from_the_files_of_their_drivers(tmp_path: Path) -> None:
         "12.4",
         "12.0",
         "",
-        "13.1",
+        "13.3",
         "",
         "",
     ]

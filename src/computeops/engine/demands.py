@@ -31,6 +31,8 @@ class Said:
     """Folder with the image's own libraries of a newer driver of NVIDIA."""
     newer: str = ""
     """The version of that driver."""
+    branches: str = ""
+    """The branches of older drivers that it goes with."""
 
 
 def check(image: Path, request: Request, cache: Path) -> None:
@@ -83,7 +85,8 @@ def _check_cuda(image: Path, found: Said) -> None:
     from computeops.host import gpu
 
     has = gpu.nvidia_driver()
-    if has and gpu.runs_cuda(found.cuda, has, newer=found.newer, cards=[one.name for one in gpu.gpus()]) is False:
+    cards = [one.name for one in gpu.gpus()] if has else []
+    if has and not gpu.runs_cuda(found.cuda, has, newer=found.newer, branches=found.branches, cards=cards):
         raise EngineError(
             f"{image} has CUDA {found.cuda}, and this machine's driver {has} runs CUDA up to {gpu.cuda(has) or '?'}",
             hint=f"it needs driver {gpu.driver_for(found.cuda.partition('.')[0] + '.0')}: {_TOO_OLD}",
@@ -139,4 +142,4 @@ def _of(labels: Mapping[str, object], env: Mapping[str, str]) -> Said:
     from computeops.host import needs
 
     asked = needs.Needs.of("", labels, env)
-    return Said(asked.cpu, asked.driver, asked.gpu, asked.cuda)
+    return Said(asked.cpu, asked.driver, asked.gpu, asked.cuda, branches=asked.branches)

@@ -32,13 +32,15 @@ _CUDA = {
     575: "12.9",
     580: "13.0",
     590: "13.1",
+    595: "13.2",
+    610: "13.3",
 }
 """First branch of the driver to the CUDA that came with it (https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/)."""
 
 
-_FORWARD = {"11": 418, "12": 470, "13": 535}
-"""Major version of CUDA to the oldest branch of the driver under which its compatibility package works
-(https://docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html)."""
+_FORWARD = {"11": 450, "12": 470, "13": 535}
+"""Major version of CUDA to the oldest branch of the driver under which its compatibility package works, for images that
+do not list these branches (those that NVIDIA's own images list: https://gitlab.com/nvidia/container-images/cuda)."""
 _NO_FORWARD = re.compile(r"\b(?:GeForce|TITAN)\b", re.IGNORECASE)
 """Cards for which NVIDIA's libraries refuse it."""
 
@@ -96,12 +98,12 @@ def branch(driver: str) -> int:
     return int(number) if number.isascii() and number.isdigit() and len(number) < 9 else 0
 
 
-def runs_cuda(wanted: str, driver: str, *, newer: str = "", cards: Sequence[str] = ()) -> bool:
+def runs_cuda(wanted: str, driver: str, *, newer: str = "", branches: str = "", cards: Sequence[str] = ()) -> bool:
     """Return whether `driver` runs programs of CUDA `wanted`.
 
     Within one major version newer CUDA runs on older drivers (CUDA Compatibility, "Minor Version Compatibility").
-    Beyond it the image must bring the libraries of a `newer` driver, and the machine `cards` that take them ("Forward
-    Compatibility").
+    Beyond it the image must bring the libraries of a `newer` driver, and the machine `cards` that take them and a
+    driver of one of the `branches` that NVIDIA tried them with ("Forward Compatibility"). Not every branch is one.
     """
     here, there = cuda(driver).partition(".")[0], wanted.partition(".")[0]
     if not (here.isdigit() and there.isdigit()):
@@ -109,7 +111,9 @@ def runs_cuda(wanted: str, driver: str, *, newer: str = "", cards: Sequence[str]
     if int(here) >= int(there):
         return True
     taken = not any(_NO_FORWARD.search(card) for card in cards)
-    return taken and branch(newer) > branch(driver) >= _FORWARD.get(there, 1 << 30)
+    old = branch(driver)
+    tried = str(old) in branches.split(",") if branches else old >= _FORWARD.get(there, 1 << 30)
+    return taken and branch(newer) > old and tried
 
 
 def _text(file: Path) -> str:

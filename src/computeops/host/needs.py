@@ -15,7 +15,9 @@ _ABI_NOTE = re.compile(rb"\x04\0\0\0\x10\0\0\0\x01\0\0\0GNU\0\0\0\0\0(.{12})", r
 """NT_GNU_ABI_TAG of a little-endian C library (elf.h): after the system, 0 for Linux, the oldest kernel it runs on."""
 _RELEASE = re.compile(rb"GNU C Library .{0,80}? version (\d+\.\d+)")
 _VERSION = re.compile(r"\d{1,9}(?:\.\d{1,9}){0,3}")
-_MOST_CHARS = 100
+_BRANCH = re.compile(r"\bdriver>=(\d{3}),driver<\d{3}\b", re.ASCII)
+"""A clause of NVIDIA_REQUIRE_CUDA, in which NVIDIA's images list the branches that their libraries were tried with."""
+_MOST_CHARS, _MOST_REQUIRED = 100, 16384
 
 
 def labels(*, cpu: str = "", gpu: str = "", driver: str = "", mpi: str = "", x11: bool = False) -> dict[str, str]:
@@ -47,6 +49,8 @@ class Needs:
     """The CUDA in the image."""
     newer: str = ""
     """The driver whose libraries it brings for machines with an older one."""
+    branches: str = ""
+    """The branches of drivers that these go with, `535,550`; empty: it does not say."""
     mpi: str = ""
     """Family and range of versions of the machine's MPI."""
     x11: bool = False
@@ -75,6 +79,7 @@ class Needs:
             driver=said(labels, DRIVER),
             cuda=cuda if gpu in {"", "nvidia"} and _VERSION.fullmatch(cuda) else "",
             newer=newer,
+            branches=",".join(sorted(set(_BRANCH.findall(env.get("NVIDIA_REQUIRE_CUDA", "")[:_MOST_REQUIRED])))),
             mpi=said(labels, _MPI),
             x11=said(labels, _X11) == "true",
             kernel=".".join(map(str, numbers)),

@@ -92,7 +92,7 @@ def _driver(needs: Needs, host: Host) -> Finding:
 def _cuda(needs: Needs, host: Host) -> Finding:
     has = f"{host.cuda or 'none'} by driver {host.nvidia_driver}"
     cards = [one.name for one in host.gpus]
-    fits = gpu.runs_cuda(needs.cuda, host.nvidia_driver, newer=needs.newer, cards=cards)
+    fits = gpu.runs_cuda(needs.cuda, host.nvidia_driver, newer=needs.newer, branches=needs.branches, cards=cards)
     if fits and not gpu.runs_cuda(needs.cuda, host.nvidia_driver):
         has += f", with the image's libraries of driver {needs.newer}"
     first = gpu.driver_for(f"{needs.cuda.partition('.')[0]}.0")

@@ -3,19 +3,18 @@
 Each step is a few lines over the folder of its name. Imports stand inside the functions: a verb loads what it needs.
 """
 
-import hashlib
 import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from computeops.config import Settings
-from computeops.errors import ConflictError, NotFoundError, TrustError, UsageError
+from computeops.errors import ConflictError, TrustError, UsageError
 from computeops.limits import LIMITS
 from computeops.model import IN_TOTO_PAYLOAD, Digest, Evidence, Image, Policy, Reference, Signed
 
@@ -40,7 +39,7 @@ _BARE: Mapping[str, str] = MappingProxyType(
 """Environment of tests: where the engine's own programs are, nothing of the user's; programs crash without a home."""
 
 
-def _silent(_: str) -> None:
+def silent(_: str) -> None:
     """Say nothing."""
 
 
@@ -53,7 +52,7 @@ class Product:
     evidence: tuple[Evidence, ...]
 
 
-def build(folder: Path, variant: str, out: Path, settings: Settings, progress: Progress = _silent) -> Product:
+def build(folder: Path, variant: str, out: Path, settings: Settings, progress: Progress = silent) -> Product:
     """Build the recipe in `folder` into the release `out/NAME-VERSION[-VARIANT]`, with its provenance.
 
     Raises:
@@ -91,7 +90,7 @@ def build(folder: Path, variant: str, out: Path, settings: Settings, progress: P
 
 
 def check(
-    image: Image, tests: Sequence["Test"], settings: Settings, progress: Progress = _silent
+    image: Image, tests: Sequence["Test"], settings: Settings, progress: Progress = silent
 ) -> tuple[Evidence, ...]:
     """Return the evidence that the image itself gives: the result of `tests`, if there are any, and what is in it.
 
@@ -239,7 +238,7 @@ def _identified(image: Image, evidence: Sequence[Signed]) -> Image:
 
 
 def publish(
-    file: Path, reference: Reference, registry: "Registry", settings: Settings, progress: Progress = _silent
+    file: Path, reference: Reference, registry: "Registry", settings: Settings, progress: Progress = silent
 ) -> Digest:
     """Push the release of the image in `file` as `reference`, once it is trusted, and return its manifest's digest.
 
@@ -260,7 +259,7 @@ def pull(
     target: Path,
     registry: "Registry",
     settings: Settings,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     *,
     arch: str = "",
     force: bool = False,
@@ -292,66 +291,7 @@ def pull(
     )
 
 
-def rebuild(file: Path, settings: Settings, progress: Progress = _silent) -> Evidence:
-    """Build the release of the image in `file` again from its own recipe, lock and sources, and compare.
-
-    All that its lock names comes from the release; what was not archived with it is fetched by digest.
-
-    Raises:
-        NotFoundError: the release has no recipe or no lock; BuildError: it cannot be built any more.
-    """
-    from computeops.check import rebuild as checker
-    from computeops.image import convert, squashfs
-    from computeops.image.compare import differences
-    from computeops.sign.policy import narrowed
-    from computeops.store.release import Release
-
-    image = convert.prove(convert.open_image(file))
-    settings.tmp.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings.tmp, prefix="computeops-rebuild-") as work:
-        folder = _restored(Release.beside(file), Path(work) / "recipe", settings.cache)
-        again = build(folder, image.labels.get(VARIANT, ""), Path(work) / "out", settings, progress).image
-        found = differences(convert.open_tree(image.path, image.arch), convert.open_tree(again.path, again.arch))
-        progress("comparing")
-        host = {"machine": platform.machine(), "writer": squashfs.writer(settings.compression, settings.level)}
-        found_out = checker.verdict(image, again, found, host=host)
-    return narrowed(image, found_out)
-
-
-def rebuild_published(
-    reference: Reference,
-    registry: "Registry",
-    settings: Settings,
-    progress: Progress = _silent,
-    *,
-    key: str = "",
-    attach: bool = False,
-) -> Evidence:
-    """Rebuild what `reference` names from all that the hub has of it, and nothing else; `attach`: tell the hub.
-
-    Raises:
-        NotFoundError: it has no recipe; as `rebuild`.
-    """
-    from computeops.store import fetch
-    from computeops.store import publish as publishing
-    from computeops.store.release import Release
-
-    settings.tmp.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings.tmp, prefix="computeops-published-") as work:
-        sif = Path(work) / "image.sif"
-        progress("fetching the image, its recipe and all of its inputs")
-        arch = architecture()
-        named = fetch.fetch_release(reference, sif, registry, writer=writer(settings), epoch=settings.epoch, arch=arch)
-        found = rebuild(sif, replace(settings, cache=Path(work) / "cache"), progress)
-        if attach:
-            release = Release.beside(sif)
-            shutil.rmtree(release.folder / "evidence", ignore_errors=True)
-            attest(release, [found], settings, key)
-            publishing.attach(release, named, registry)
-    return found
-
-
-def obtain(reference: Reference, registry: "Registry", settings: Settings, progress: Progress = _silent) -> Path:
+def obtain(reference: Reference, registry: "Registry", settings: Settings, progress: Progress = silent) -> Path:
     """Return the SIF of `reference` in the cache, pulled and trusted where it is not there yet.
 
     A version is asked for once: releases never change. Without one, the hub is asked what is the latest.
@@ -438,49 +378,6 @@ def architecture() -> str:
     if machine not in ARCHITECTURES:
         raise UsageError(f"images cannot be built on {machine!r}", hint=f"known are {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[machine]
-
-
-def _restored(release: "Release", folder: Path, cache: Path) -> Path:
-    """Lay out a release's recipe as it was, and put its sources into the cache, where a build looks first."""
-    from computeops import recipe as recipes
-    from computeops.build.model import LOCK_NAME, Lock
-    from computeops.image import folders
-
-    found, sources, inputs = (release.files(part) for part in ("recipe", "sources", "inputs"))
-    if missing := [name for name in (recipes.FILE_NAME, LOCK_NAME) if name not in found]:
-        raise NotFoundError(f"{release.folder} has no {missing[0]}, without which nothing can be built again")
-    folder.mkdir(parents=True)
-    for name, path in found.items():
-        shutil.copyfile(path, folder / name)
-    for path in (*sources.values(), *inputs.values()):
-        with path.open("rb") as file:
-            folders.share(path, cache / "sources" / hashlib.file_digest(file, "sha256").hexdigest())
-    for base in Lock.from_json(found[LOCK_NAME].read_bytes()).of_role("base"):
-        beside = folder / base.uri.removeprefix("path:")
-        if base.uri.startswith("path:") and base.digest.hex in inputs and beside.resolve().is_relative_to(folder):
-            folders.share(inputs[base.digest.hex], beside)
-    recipe = recipes.parse(found[recipes.FILE_NAME].read_bytes())
-    if "/" in recipe.build.file:
-        build_file = folder / recipe.build.file
-        build_file.parent.mkdir(parents=True, exist_ok=True)
-        (folder / build_file.name).rename(build_file)
-    for source in recipe.sources:
-        if isinstance(source, recipes.PathSource):
-            _lay(folder / source.path, sources)
-    return folder
-
-
-def _lay(target: Path, sources: Mapping[str, Path]) -> None:
-    """Put a source that stood beside the recipe back there: a file, or a folder that was archived as a tar."""
-    from computeops.build.sources import restore
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.name in sources:
-        shutil.copyfile(sources[target.name], target)
-    elif archived := sources.get(f"{target.name}.tar"):
-        restore(archived, target.parent)
-    else:
-        raise NotFoundError(f"the release has no source {target.name}, which its recipe names")
 
 
 def _lock(folder: Path, recipe: "Recipe", settings: Settings, progress: Progress) -> "Lock":

@@ -80,6 +80,7 @@ def rebuild_command(settings: Settings, image: str, key: str | None, *, attach: 
 
     Example: computeops rebuild hub.example.org/bio/samtools:1.21 --key ada --attach
     """
+    from computeops import rebuild
     from computeops.cli import store
     from computeops.store.release import Release
 
@@ -89,12 +90,12 @@ def rebuild_command(settings: Settings, image: str, key: str | None, *, attach: 
             "--attach sends a signed verdict on a release of a hub", hint="name its reference, and a key with --key"
         )
     if file.exists():
-        evidence = pipeline.rebuild(file, settings, progress)
+        evidence = rebuild.release(file, settings, progress)
         pipeline.attest(Release.beside(file), [evidence], settings, signer)
     else:
         wanted = store.named(settings, image)
         with store.registry(settings, wanted.hub) as there:
-            evidence = pipeline.rebuild_published(wanted, there, settings, progress, key=signer, attach=attach)
+            evidence = rebuild.published(wanted, there, settings, progress, key=signer, attach=attach)
     progress.done()
     listed: Sequence[dict[str, str]] = evidence.predicate["differences"]
     lines = [f"/{one['path']}: {one['what']}  {one['detail']}" for one in listed]

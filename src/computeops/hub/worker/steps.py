@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from computeops import __version__, pipeline, proc
+from computeops import __version__, pipeline, proc, rebuild
 from computeops import build as builders
 from computeops import recipe as recipes
 from computeops.build import bases, sources
@@ -334,7 +334,7 @@ def _pulled(folder: Folder, say: Say) -> Facts:
 
 def _rebuild(folder: Folder, say: Say) -> Facts:
     settings, release = folder.settings(), folder.releases()[0]
-    found = pipeline.rebuild(release.sif, replace(settings, cache=folder.path / "cache"), say)
+    found = rebuild.release(release.sif, replace(settings, cache=folder.path / "cache"), say)
     shutil.rmtree(release.folder / "evidence", ignore_errors=True)
     pipeline.attest(release, [found], settings)
     say("identical" if found.passed else "it is not what its recipe builds here")

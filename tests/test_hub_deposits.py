@@ -267,6 +267,13 @@ def test_hostile_archives_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.glob("deposit-*")) == []
 
 
+def test_a_hub_whose_folder_is_named_from_where_it_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.tar").write_bytes(packed(plain(tmp_path / "tiny")))
+    monkeypatch.chdir(tmp_path)
+    with apart.opened(apart.Asked(archive=str(tmp_path / "x.tar")), Path()) as (found, folder):
+        assert (found.tops, folder.is_absolute()) == (["CITATION.cff", "Dockerfile", "LICENSE"], True)
+
+
 def _opened(archive: Path, work: Path) -> None:
     with apart.opened(apart.Asked(archive=str(archive)), work):
         raise AssertionError

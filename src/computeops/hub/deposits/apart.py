@@ -90,7 +90,7 @@ def opened(asked: Asked, work: Path) -> Iterator[tuple[Opened, Path]]:
     if not _turn.acquire(timeout=LIMITS.deposit_seconds):
         raise UnavailableError("the hub is opening other deposits", hint="try again in a minute")
     try:
-        with TemporaryDirectory(dir=work, prefix="deposit-") as name:
+        with TemporaryDirectory(dir=work.resolve(), prefix="deposit-") as name:  # the other process is elsewhere
             folder = Path(name)
             (folder / "asked.json").write_bytes(msgspec.json.encode(asked))
             _run(folder)

@@ -1,13 +1,15 @@
 """Servers for tests: one that does whatever a test wants, however wrong, and Debian's docker-registry."""
 
 import contextlib
+import http.client
+import itertools
 import os
 import socket
 import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +28,17 @@ class Asked:
 
     def body(self) -> bytes:
         return self.handler.rfile.read(int(self.headers.get("content-length", "0")))
+
+    def whole_body(self) -> bytes:
+        """Return the body, also where its length was not told in advance."""
+        if "transfer-encoding" not in self.headers:
+            return self.body()
+        found, lines = b"", self.handler.rfile
+        while size := int(lines.readline().partition(b";")[0], 16):
+            found += lines.read(size)
+            lines.readline()
+        lines.readline()
+        return found
 
     def answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         self.start(status, {"Content-Length": str(len(body)), **(headers or {})})
@@ -105,6 +118,36 @@ def serving(answers: Answers) -> Iterator[Server]:
         yield server
     finally:
         server.close()
+
+
+@contextlib.contextmanager
+def balancer(hosts: Sequence[str]) -> Iterator[Server]:
+    """A load balancer that sends each request to the next of `hosts`, whoever it is from."""
+    turn = itertools.cycle(hosts)
+
+    def forward(asked: Asked) -> None:
+        with contextlib.closing(http.client.HTTPConnection(next(turn), timeout=60)) as connection:
+            path = f"{asked.path}?{asked.query}" if asked.query else asked.path
+            body = asked.whole_body()
+            connection.putrequest(asked.method, path, skip_host=True, skip_accept_encoding=True)
+            for name, value in asked.headers.items():
+                if name not in {"transfer-encoding", "connection", "expect", "content-length"}:
+                    connection.putheader(name, value)
+            connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            data, length = answer.read(), answer.headers.get("Content-Length", "")
+            for name in ("Transfer-Encoding", "Connection", "Content-Length", "Date"):
+                del answer.headers[name]
+            if asked.method == "HEAD":
+                asked.start(answer.status, {**answer.headers, "Content-Length": length or "0"})
+            elif answer.status in {204, 304}:
+                asked.start(answer.status, dict(answer.headers))
+            else:
+                asked.answer(answer.status, data, dict(answer.headers))
+
+    with serving(forward) as server:
+        yield server
 
 
 def free_port() -> int:

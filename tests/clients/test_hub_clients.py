@@ -1,5 +1,6 @@
 """Real clients against a hub: Skopeo, Podman, Docker, ORAS and Apptainer push and pull, and everyone gets the bytes that were sent."""
 
+import contextlib
 import filecmp
 import io
 import json
@@ -13,22 +14,36 @@ from pathlib import Path
 
 import pytest
 
+from backends import furnish
 from computeops.image import convert, oci
 from computeops.image.tree import Directory
 from conftest import RunningHub, Scientist
 from raw_http import Caller, basic
+from servers import Server, balancer
 
 EPOCH = 315532800
 PODMAN = ["podman", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
-    running = RunningHub(tmp_path_factory.mktemp("clients") / "hub").start()
-    yield running
-    log = running.log()
-    running.stop()
-    assert "Traceback" not in log
+@pytest.fixture(scope="module", params=["hub", pytest.param("site", marks=pytest.mark.postgresql)])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    """A hub; or two that are one, on one database and in one bucket, which get every other request each."""
+    folder = tmp_path_factory.mktemp("clients")
+    hubs = [RunningHub(folder / "hub")]
+    if request.param == "site":
+        furnish(folder / "0/hub", database="postgresql", storage="s3")
+        shutil.copytree(folder / "0", folder / "1")
+        hubs = [RunningHub(folder / name / "hub") for name in "01"]
+    for hub in hubs:
+        hub.start("--port", "0")
+    with balancer([hub.host for hub in hubs]) if len(hubs) > 1 else contextlib.nullcontext(hubs[0]) as door:
+        reached = RunningHub(hubs[0].data)
+        reached.address = door.url if isinstance(door, Server) else door.address
+        yield reached
+    for hub in hubs:
+        log = hub.log()
+        hub.stop()
+        assert "Traceback" not in log
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The packages of a SIF: `computeops sbom` beside `syft scan singularity:`; time, memory, and whether the sets agree.
 
-The image is made once, in --work: a Debian with R, Python, Java, Go programs and Node.js, beside it an environment of
-pip and a folder of npm, some 4,000 packages. Syft is a program for this benchmark only:
+The image is made once, in --work: a Debian with R, Python, a program in Go and Node.js, beside it an environment of pip
+and a folder of npm, some 3,000 packages. Syft is a program for this benchmark only:
 `GOBIN=... go install github.com/anchore/syft/cmd/syft@latest`.
 """
 
@@ -16,11 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-_DEBIAN = (
-    "ca-certificates r-base-core r-cran-tidyverse python3-scipy python3-pandas python3-matplotlib npm skopeo podman "
-    "maven python3-venv python3-pip"
-)
-_PIP = "jupyterlab dask[complete] scikit-learn seaborn sphinx django flask sqlalchemy cryptography snakemake"
+_DEBIAN = "ca-certificates r-base-core r-cran-tidyverse python3-scipy npm skopeo python3-venv python3-pip"
+_PIP = "jupyterlab dask[complete] scikit-learn sphinx django flask sqlalchemy cryptography snakemake"
 _NPM = "react-scripts webpack eslint jest @angular/cli"
 _SHOWN = 8
 _PROGRAM = "import sys; from computeops.cli import main; sys.exit(main())"

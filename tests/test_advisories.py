@@ -119,6 +119,20 @@ def test_a_git_range_says_nothing_and_does_not_hide_the_next_one() -> None:
     assert osv.read(json.dumps(record).encode())[1] is None
 
 
+def test_a_slip_in_a_version_of_alpine_is_what_was_meant() -> None:
+    record = feeds.osv("ALPINE-CVE-2017-5193", "Alpine:v3.5", "irssi", [{"introduced": "0"}, {"fixed": "0.8.21.r2"}])
+    assert affected(record, "0.8.21-r0", "0.8.21-r1", "0.8.21-r2") == ["0.8.21-r0", "0.8.21-r1"]
+
+
+def test_a_rating_that_is_no_text_is_none() -> None:
+    record = json.dumps(feeds.osv("X-1", "PyPI", "p", versions=["1"])).encode()
+    broken = record.replace(b'"versions": ["1"]', b'"versions": ["1"], "database_specific": {"severity": "\xff"}')
+    assert broken != record
+    _, advisory = osv.read(broken)
+    assert advisory is not None
+    assert advisory.severity == "unknown"
+
+
 def test_listed_versions_count_beside_ranges_in_any_spelling() -> None:
     record = feeds.osv("X-1", "PyPI", "p", [{"introduced": "1"}, {"fixed": "2"}], versions=["1.5", "3.0"])
     assert affected(record, "1.5", "2", "3", "3.0.0", "3.1") == ["1.5", "3", "3.0.0"]

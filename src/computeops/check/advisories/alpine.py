@@ -8,7 +8,7 @@ import msgspec
 from computeops.check.advisories.bounded import typed
 from computeops.check.advisories.ecosystem import normal
 from computeops.check.advisories.model import Advisory, Affected, Span, State, plain
-from computeops.check.versions import apk
+from computeops.check.advisories.osv import key_function
 from computeops.errors import FormatError
 
 _ID = re.compile(r"[A-Za-z][\w.:-]{3,80}")
@@ -56,5 +56,5 @@ def _fixes(ecosystem: str, package: str, version: str, fixed: list[str] | tuple[
             if version == "0":
                 what = Affected(ecosystem, package, (Span(),), State.NOT_AFFECTED)
             else:
-                what = Affected(ecosystem, package, (Span(high=apk.key(version), fixed=plain(version)),))
+                what = Affected(ecosystem, package, (Span(high=key_function("Alpine")(version), fixed=plain(version)),))
             yield Advisory(one, "", "", (one,), (), "unknown", None, "", (what,))

@@ -31,6 +31,8 @@ _WORDS: Mapping[str, str] = {
     "unimportant": "negligible",
     "none": "negligible",
 }
+_SLIP = re.compile(r"\.r([0-9]+)$")
+"""How the revision of a package of Alpine is written now and then by those who write its advisories."""
 _SUMMARY_CHARS = 300
 _LONGEST_NAME = 512
 _LONGEST_VERSION = 1024
@@ -174,9 +176,17 @@ def _listed(listed: Sequence[str], spans: Sequence[Span], key: Callable[[str], b
 
 @lru_cache(maxsize=4096)
 def _key_cache(ecosystem: str) -> Callable[[str], bytes]:
+    name = scheme(ecosystem)
+    make = versions.SCHEMES[name]
+
     # The same versions come in one advisory after the other: bounded, so that no feed fills the memory.
-    make = versions.SCHEMES[scheme(ecosystem)]
-    return lru_cache(maxsize=16384)(lambda version: make(version[:_LONGEST_VERSION]))
+    @lru_cache(maxsize=16384)
+    def key(version: str) -> bytes:
+        version = version[:_LONGEST_VERSION]
+        # No package has such a version: 0.8.21-r2 is meant.
+        return make(_SLIP.sub(r"-r\1", version) if name == "apk" else version)
+
+    return key
 
 
 def key_function(ecosystem: str) -> Callable[[str], bytes]:

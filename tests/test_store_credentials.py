@@ -124,6 +124,29 @@ def test_an_odd_file_of_docker_holds_nothing(tmp_path: Path, auths: object) -> N
     assert docker(tmp_path, auths).login("hub") is None
 
 
+def test_the_keyring_is_asked_by_the_helper_of_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = tmp_path / "bin/docker-credential-box"
+    helper.parent.mkdir()
+    helper.write_text(
+        '#!/bin/sh\nread -r server\n[ "$1 $server" = "get hub.example.org" ] || { echo "not found"; exit 1; }\n'
+        'echo \'{"ServerURL": "hub.example.org", "Username": "ada", "Secret": "from the box"}\'\n'
+    )
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{helper.parent}:{os.environ['PATH']}")
+    for settings in (
+        {"auths": {"hub.example.org": {}, "other.example.org": {}}, "credsStore": "box"},
+        {"credHelpers": {"hub.example.org": "box", "other.example.org": "box"}},
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        known = Credentials(tmp_path / "credentials.json", [tmp_path / "config.json"])
+        assert known.login("hub.example.org") == Login("from the box", "ada")
+        assert known.login("other.example.org") is None
+        assert known.login("never.example.org") is None
+    for wrong in ("missing", "../box", 3):
+        (tmp_path / "config.json").write_text(json.dumps({"credHelpers": {"hub.example.org": wrong}}))
+        assert known.login("hub.example.org") is None
+
+
 REMOTE = """Active: hub
 Remotes:
     first:

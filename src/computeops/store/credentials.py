@@ -1,13 +1,16 @@
 """Tokens and passwords of hubs: our own file, and to read only those of Docker, Podman and Apptainer.
 
 A secret belongs to one address, scheme included: what was given for https is never found for http. Files of other
-programs name hosts without a scheme; they are used for https, and for http only on this machine.
+programs name hosts without a scheme; they are used for https, and for http only on this machine. Where Docker keeps its
+passwords in the system's keyring, its helper is asked
+(https://docs.docker.com/reference/cli/docker/login/#credential-helper-protocol).
 """
 
 import base64
 import binascii
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -18,9 +21,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from computeops.errors import FormatError, LoginError, UsageError
+from computeops import proc
+from computeops.errors import ComputeOpsError, FormatError, LoginError, UsageError
 
 _FILE_BYTES = 1024 * 1024
+_HELPER = re.compile(r"[A-Za-z0-9._-]+")
+_HELPER_SECONDS = 60.0  # it may ask for the password of the keyring
 _DOCKER_HUB = {"docker.io", "index.docker.io", "registry-1.docker.io"}
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]")
 _FIRST_LOOPBACK = "127."
@@ -166,11 +172,23 @@ def _of_other(path: Path, host: str) -> Login | None:
             data = file.read(_FILE_BYTES)
         if path.suffix in {".yaml", ".yml"}:
             return _apptainer(data.decode(), host)
-        auths = json.loads(data)["auths"]
+        settings = json.loads(data)
         hosts = _DOCKER_HUB if host in _DOCKER_HUB else {host}
-        return next((_docker(entry) for key, entry in auths.items() if _docker_host(key) in hosts), None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        helpers = dict.fromkeys(settings.get("auths", {}), settings.get("credsStore")) | settings.get("credHelpers", {})
+        asked = (_helper(helper, key) for key, helper in helpers.items() if _docker_host(key) in hosts and helper)
+        written = (_docker(entry) for key, entry in settings.get("auths", {}).items() if _docker_host(key) in hosts)
+        return next(filter(None, itertools.chain(written, asked)), None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ComputeOpsError):
         return None
+
+
+def _helper(name: str, server: str) -> Login | None:
+    """Return what `docker-credential-NAME` knows of `server`; the user "<token>" means a token of Docker's own kind."""
+    if not _HELPER.fullmatch(name):
+        return None
+    said = json.loads(proc.run([f"docker-credential-{name}", "get"], stdin=server.encode(), timeout=_HELPER_SECONDS))
+    user, secret = str(said["Username"]), str(said["Secret"])
+    return Login(secret, user) if secret and user != "<token>" else None
 
 
 def _docker_host(key: str) -> str:

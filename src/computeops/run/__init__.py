@@ -8,10 +8,12 @@ How a task ended is told by, in this order: the file that its own script left, t
 What nobody tells is LOST.
 """
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from computeops import plugins
 from computeops.errors import SchedulerError, UsageError
@@ -199,12 +201,12 @@ def _learn(record: Record, seen: Seen) -> dict[int, State]:
     if seen.native and not record.native:
         Records(record.folder.parent).accept(record, seen.native)
     before = records.remembered(record)
-    left = records.known(record)  # read again: a task may have ended between the two looks
+    left = records.known(record, before)  # read again: a task may have ended between the two looks
     ended = {number for number, state in left.items() if state.phase.ended}
     gone = seen.rest is None and any(number not in ended and number not in seen.tasks for number in record.job.numbers)
     rest = _gone(record) if gone else seen.rest
-    if not gone:
-        (record.folder / "missing").unlink(missing_ok=True)
+    if not gone and os.access(mark := f"{record.folder}/missing", os.F_OK):
+        Path(mark).unlink(missing_ok=True)
     states = _merge(record, left, replace(seen, rest=rest))
     told = {n: s for n, s in seen.tasks.items() if s.phase.ended and s == states.get(n)}
     if told.keys() - before.keys():

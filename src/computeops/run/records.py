@@ -19,6 +19,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,6 +38,8 @@ _WORDS = {
     "running": State(Phase.RUNNING),
 }
 """Ends, and one beginning, that are no exit code."""
+_MOST_NATIVE = 4096
+"""Bytes of a scheduler's name for a job."""
 
 
 class _Asked(msgspec.Struct, frozen=True):
@@ -122,18 +125,17 @@ class Records:
             return []
 
     def _read(self, identity: str) -> Record:
-        folder = self.folder / identity
-        asked = _decode(folder / "job.json", _Asked)
-        native = _text(folder / "native")
-        cancelled = (folder / "cancelled").exists()
-        return Record(identity, asked.on, asked.job, asked.created, folder, native, cancelled)
+        place = f"{self.folder}/{identity}"
+        asked = _decode(f"{place}/job.json", _Asked)
+        native, cancelled = _text(f"{place}/native"), os.access(f"{place}/cancelled", os.F_OK)
+        return Record(identity, asked.on, asked.job, asked.created, self.folder / identity, native, cancelled)
 
 
 def exits(record: Record) -> dict[int, State]:
     """Return what the script itself left behind about each task: the first authority on how it ended."""
     found: dict[int, State] = {}
     since = (record.folder / "cancelled").stat().st_ctime if record.cancelled else None
-    with contextlib.suppress(FileNotFoundError), os.scandir(record.folder / "exits") as entries:
+    with contextlib.suppress(FileNotFoundError), os.scandir(f"{record.folder}/exits") as entries:
         for entry in entries:
             number, state = _left(entry.name)
             if since is not None and state.phase is Phase.FAILED and entry.stat().st_ctime >= since:
@@ -153,14 +155,15 @@ def _left(name: str) -> tuple[int, State]:
 
 def remembered(record: Record) -> dict[int, State]:
     """Return the ends of tasks that the scheduler told once: it may have forgotten them since."""
-    file = record.folder / "ended.json"
-    return _decode(file, dict[int, State]) if file.exists() else {}
+    file = f"{record.folder}/ended.json"
+    return _decode(file, dict[int, State]) if os.access(file, os.F_OK) else {}
 
 
-def known(record: Record) -> dict[int, State]:
-    """Return all that is known without asking anyone: the script's own word, else what the scheduler told once."""
+def known(record: Record, told: Mapping[int, State] | None = None) -> dict[int, State]:
+    """Return all that is known without asking anyone: the script's own word, else what the scheduler `told` once."""
     left = exits(record)
-    return left | {n: state for n, state in remembered(record).items() if n not in left or not left[n].phase.ended}
+    ends = remembered(record) if told is None else told
+    return left | {n: state for n, state in ends.items() if n not in left or not left[n].phase.ended}
 
 
 def remember(record: Record, ends: Mapping[int, State]) -> None:
@@ -168,18 +171,21 @@ def remember(record: Record, ends: Mapping[int, State]) -> None:
     put(record.folder / "ended.json", msgspec.json.encode(dict(ends)))
 
 
-def _decode(file: Path, kind: type[_T]) -> _T:
+def _decode(file: str, kind: type[_T]) -> _T:
     try:
-        if file.stat().st_size > LIMITS.job_record_bytes:
+        with FileIO(file) as opened:  # no Path for each of many
+            data = opened.read(LIMITS.job_record_bytes + 1)
+        if len(data) > LIMITS.job_record_bytes:
             raise FormatError(f"{file} is larger than {LIMITS.job_record_bytes} bytes")
-        return msgspec.json.decode(file.read_bytes(), type=kind)
+        return msgspec.json.decode(data, type=kind)
     except (OSError, msgspec.DecodeError) as error:
         raise FormatError(f"{file} is no record of a job: {error}", hint="remove its folder to forget it") from error
 
 
-def _text(file: Path) -> str:
+def _text(file: str) -> str:
     try:
-        return file.read_text().strip()
+        with FileIO(file) as opened:
+            return opened.read(_MOST_NATIVE).decode(errors="replace").strip()
     except FileNotFoundError:
         return ""
 

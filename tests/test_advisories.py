@@ -122,6 +122,10 @@ def test_a_git_range_says_nothing_and_does_not_hide_the_next_one() -> None:
 def test_a_slip_in_a_version_of_alpine_is_what_was_meant() -> None:
     record = feeds.osv("ALPINE-CVE-2017-5193", "Alpine:v3.5", "irssi", [{"introduced": "0"}, {"fixed": "0.8.21.r2"}])
     assert affected(record, "0.8.21-r0", "0.8.21-r1", "0.8.21-r2") == ["0.8.21-r0", "0.8.21-r1"]
+    record = feeds.osv(
+        "ALPINE-CVE-2019-16056", "Alpine:v3.11", "python2", [{"introduced": "0"}, {"fixed": "2.7.16-33"}]
+    )
+    assert affected(record, "2.7.16-r0", "2.7.16-r33") == ["2.7.16-r0"]
 
 
 def test_a_rating_that_is_no_text_is_none() -> None:

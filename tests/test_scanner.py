@@ -94,6 +94,16 @@ def test_reports_of_others_are_read(tmp_path: Path, name: str, version: str, dat
     assert ", ".join(f"{one.id} {one.package} {one.severity}" for one in report.findings) == said
 
 
+def test_a_report_that_trivy_has_written_itself_is_read() -> None:
+    report = scanner.read(Path(__file__).parent / "packages/scanner/trivy.json")
+    assert (report.scanner, report.version) == ("trivy", "dev")
+    said = [(one.id, one.package, one.version, one.fixed, one.severity) for one in report.findings]
+    assert said == [
+        ("CVE-2021-25220", "libbind99", "1:9.16.27-1~deb11u0+b1", "1:9.16.27-1~deb11u1", "high"),
+        ("CVE-2022-2795", "libbind99", "1:9.16.27-1~deb11u0+b1", "1:9.16.33-1~deb11u1", "high"),
+    ]
+
+
 def test_they_become_the_same_evidence(tmp_path: Path) -> None:
     made = evidence.reported(read(tmp_path, GRYPE), SUBJECTS, feeds.NOW)
     assert (made.kind, made.subjects) == (kinds.VULNS, SUBJECTS)

@@ -313,6 +313,16 @@ def test_records_of_one_bug_are_one_finding(scanned: Scanned) -> None:
     assert merged.fixed == "2.1"  # the last of them repaired all of it
 
 
+def test_several_vulnerabilities_upstream_are_several_and_several_names_are_one(scanned: Scanned) -> None:
+    everything, both = [{"introduced": "0"}], ["CVE-2018-20450", "CVE-2018-20452"]
+    upstream = scanned([Package("cran", "readxl", "1.1", "pkg:cran/readxl@1.1", "x")],
+        {"CRAN": [feeds.osv("RSEC-2023-1", "CRAN", "readxl", everything, upstream=both)]})  # fmt: skip
+    assert [one.id for one in upstream.counting] == both
+    names = scanned([Package("cargo", "smallvec", "0.6", "pkg:cargo/smallvec@0.6", "x")],
+        {"crates.io": [feeds.osv("RUSTSEC-1", "crates.io", "smallvec", everything, aliases=both)]})  # fmt: skip
+    assert [(one.id, one.aliases) for one in names.counting] == [(both[0], ("RUSTSEC-1", both[1]))]
+
+
 def test_a_name_that_another_record_knows_is_the_cve(scanned: Scanned) -> None:
     records = [
         feeds.osv("GHSA-x", "PyPI", "p", [{"introduced": "5"}], aliases=["CVE-2026-1001"]),

@@ -128,7 +128,8 @@ def _names(record: _Record, *, distribution: bool) -> tuple[tuple[str, ...], tup
     """Return the vulnerabilities that a record is about, and other names of it where it is about one.
 
     Distributions publish what they repaired together: each CVE is a vulnerability of its own, wherever the record names
-    it (`upstream`; older ones in `aliases`, AlmaLinux in `related`). Elsewhere `aliases` are names of one bug.
+    it (`upstream`; older ones in `aliases`, AlmaLinux in `related`). Elsewhere `aliases` are names of one bug, and
+    several in `upstream` are several.
     """
     own = _cve(record.id)
     listed = [name for one in (record.aliases, record.upstream) for name in one or () if plain(name)]
@@ -139,6 +140,8 @@ def _names(record: _Record, *, distribution: bool) -> tuple[tuple[str, ...], tup
         found = found or [cve for one in record.related or () if (cve := _cve(one))]
         return tuple(dict.fromkeys(found)) or (record.id,), ()
     cves = sorted({cve for one in listed if (cve := _cve(one))})
+    if len(cves) > 1 and not any(map(_cve, record.aliases or ())):
+        return tuple(cves), ()  # of a library that this package brings along
     name = cves[0] if cves else record.id
     return (name,), tuple(dict.fromkeys(one for one in (record.id, *cves, *listed) if one != name))
 

@@ -86,7 +86,11 @@ BODIES: Mapping[tuple[str, str], Any] = {
     ("POST", "hooks"): lambda n: {"repository": f"COLLECTION/t{n}", "kind": "gitlab", "git": "https://x.example/a.git"},
     ("PUT", "rebuilds"): lambda _: {"rebuilds": 0},
     ("PUT", "gate"): lambda _: {"action": "warn"},
-    ("POST", "passes"): lambda n: {"vulnerability": f"CVE-2024-{n:04}", "reason": "none of ours", "until": int(time.time()) + 9000},
+    ("POST", "passes"): lambda n: {
+        "vulnerability": f"CVE-2024-{n:04}",
+        "reason": "none of ours",
+        "until": int(time.time()) + 9000,
+    },
     ("POST", "keys"): lambda n: {"name": f"k{n}", "public": Key.generate(f"k{n}").public_text().decode()},
 }
 ALL = (*OPERATIONS, *pipelines.OPERATIONS, *vulnerabilities.OPERATIONS, *deposits.OPERATIONS)

@@ -1,13 +1,14 @@
 """What a job is asked for in words, and which names schedulers get to see."""
 
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from computeops.errors import UsageError
-from computeops.run import body, model
+from computeops.run import body, gridengine, model
 from computeops.run.model import Array, Job, Record
 
 
@@ -84,3 +85,10 @@ def test_a_script_runs_exactly_the_words_of_its_command(tmp_path_factory, words:
     assert subprocess.run(["sh", "-c", text], check=False).returncode == 0
     assert (folder / "logs/out").read_bytes() == b"".join(word.encode() + b"\0" for word in words)
     assert [one.name for one in (folder / "exits").iterdir()] == ["0.0"]
+
+
+def test_grid_engine_is_asked_for_no_folder_that_it_would_cut() -> None:
+    with pytest.raises(UsageError, match="cannot work in"):
+        gridengine.script(
+            Record("k3f9a2qx", "gridengine", Job(name="x", command=("a",), cwd="/"), 0, Path("/a\nb")), ()
+        )

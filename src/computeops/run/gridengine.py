@@ -39,9 +39,12 @@ def script(record: Record, after: Sequence[Record]) -> Plan:
     """Return `record` as a job script, which itself looks whether the jobs before it succeeded.
 
     Raises:
-        UsageError: it wants several nodes, and no parallel environment was named.
+        UsageError: it wants several nodes, and no parallel environment was named; or records of jobs lie in a folder
+            whose name grid engine would cut.
     """
     job = record.job
+    if "\n" in str(record.folder):
+        raise UsageError(f"grid engine cannot work in {str(record.folder)!r}", hint="name another in XDG_STATE_HOME")
     if job.nodes > 1 and "-pe" not in job.options:
         raise UsageError(
             "grid engine spreads a job over nodes only by a parallel environment",

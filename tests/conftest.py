@@ -1,5 +1,6 @@
 """What all tests share: skip with the reason where a real program is missing, and an ordinary user to run programs as."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -137,7 +138,17 @@ def scientist() -> Iterator[Scientist]:
     try:
         yield Scientist(home)
     finally:
+        _end_what_podman_left(home)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _end_what_podman_left(home: Path) -> None:
+    """End the process that keeps the namespaces of a user of Podman, one for each home."""
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it went meanwhile
+            pauses = (place / "comm").read_text() == "podman pause\n"
+            if pauses and f"HOME={home}".encode() in (place / "environ").read_bytes().split(b"\0"):
+                os.kill(int(place.name), signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

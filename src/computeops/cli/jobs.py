@@ -11,7 +11,7 @@ import click
 from computeops import run
 from computeops.cli.output import emit, json_option, table
 from computeops.config import Settings
-from computeops.errors import NotFoundError, SchedulerError
+from computeops.errors import ComputeOpsError, NotFoundError
 from computeops.run.model import Phase, Record, State
 
 _BLOCK = 1 << 16
@@ -116,11 +116,11 @@ def logs_command(settings: Settings, identity: str, task: int | None, *, follow:
 
 
 def bring(record: Record) -> None:
-    """Bring the output of a job here; where its scheduler does not answer, what was brought before is shown."""
+    """Bring the output of a job here; where that cannot be, say so: what was brought before is shown."""
     try:
         run.fetch(record)
-    except SchedulerError as error:
-        click.echo(f"warning: {record.on} does not answer: {error.message.splitlines()[-1].strip()}", err=True)
+    except ComputeOpsError as error:
+        click.echo(f"warning: no output from {record.on}: {error.message.splitlines()[-1].strip()}", err=True)
 
 
 def _range(numbers: range) -> str:

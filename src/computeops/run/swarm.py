@@ -198,7 +198,7 @@ def fetch(record: Record) -> None:
     """
     there, said = _place(record.job), dict[Path, bytearray]()
     out, err = (Path(one) for one in body.log_files(record))
-    for task in _asked(there, [record.native]):
+    for task in _asked(there, [record.native]) if record.native else ():
         identity, number = str(task.get("ID", "")), str(_number(record, task))
         logs = f"{_API}/tasks/{quote(identity, safe='')}/logs?stdout=1&stderr=1"
         for stream, piece in _frames(calls.ask("GET", there, logs, fine=(200, 404)).body):

@@ -14,7 +14,7 @@ import pytest
 import building
 from computeops import build
 from computeops.build import conda, conda_locks, scaffold
-from computeops.errors import RecipeError
+from computeops.errors import MissingProgramError, RecipeError
 from computeops.recipe import load
 
 pytest.importorskip("rattler", reason="py-rattler is not installed")
@@ -40,36 +40,53 @@ def recipe(folder: Path, text: str) -> Path:
     return folder
 
 
-def package(channel: Path, name: str, subdir: str, file: str, content: bytes, depends: list[str]) -> None:
-    """Write a package of one file that has its prefix in it, and the index of its folder."""
-    index = {"name": name, "version": "1.0", "build": "0", "build_number": 0, "depends": depends, "subdir": subdir}
-    path = {"_path": file, "path_type": "hardlink", "sha256": hashlib.sha256(content).hexdigest()}
-    path |= {"size_in_bytes": len(content), "file_mode": "text", "prefix_placeholder": "/placeholder"}  # type: ignore[dict-item]
-    files = {
-        file: content,
+def package(channel: Path, name: str, subdir: str, contents: dict[str, bytes | str], depends: list[str]) -> None:
+    """Write a package of files that have its prefix in them, or of links, and the index of its folder."""
+    name, _, version = name.partition(" ")
+    version = version or "1.0"
+    index = {"name": name, "version": version, "build": "0", "build_number": 0, "depends": depends, "subdir": subdir}
+    paths: list[dict[str, object]] = []
+    for file, content in contents.items():
+        about: dict[str, object] = {"_path": file, "path_type": "softlink" if isinstance(content, str) else "hardlink"}
+        if isinstance(content, bytes):
+            about |= {"sha256": hashlib.sha256(content).hexdigest(), "size_in_bytes": len(content)}
+            about |= {"file_mode": "text", "prefix_placeholder": "/placeholder"}
+        paths.append(about)
+    files: dict[str, bytes | str] = {
+        **contents,
         "info/index.json": json.dumps(index).encode(),
-        "info/paths.json": json.dumps({"paths_version": 1, "paths": [path]}).encode(),
+        "info/paths.json": json.dumps({"paths_version": 1, "paths": paths}).encode(),
     }
     folder = channel / subdir
     folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / f"{name}-1.0-0.tar.bz2"
+    archive = folder / f"{name}-{version}-0.tar.bz2"
     with tarfile.open(archive, "w:bz2") as tar:
         for one, data in files.items():
             info = tarfile.TarInfo(one)
-            info.size, info.mode = len(data), 0o755
-            tar.addfile(info, io.BytesIO(data))
+            info.mode = 0o755
+            if isinstance(data, str):
+                info.type, info.linkname = tarfile.SYMTYPE, data
+                tar.addfile(info)
+            else:
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
     data = archive.read_bytes()
-    known = {**index, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    table = {"info": {"subdir": subdir}, "packages": {archive.name: known}, "packages.conda": {}}
-    (folder / "repodata.json").write_text(json.dumps(table))
+    known = {archive.name: {**index, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}}
+    file = folder / "repodata.json"
+    known |= json.loads(file.read_bytes())["packages"] if file.exists() else {}
+    file.write_text(json.dumps({"info": {"subdir": subdir}, "packages": known, "packages.conda": {}}))
 
 
 @pytest.fixture
 def channel(tmp_path: Path) -> Path:
     made = tmp_path / "channel"
     script = b"#!/bin/sh\n# of /placeholder/bin\necho tool\n"
-    package(made, "_tool", "linux-64", "bin/tool", script, ["_data", "__glibc >=2.30,<3"])
-    package(made, "_data", "noarch", "share/data", b"from /placeholder\n", [])
+    package(made, "_tool", "linux-64", {"bin/tool": script}, ["_data", "__glibc >=2.30,<3"])
+    package(made, "_data", "noarch", {"share/data": b"from /placeholder\n"}, [])
+    # a Python of conda has 30 MB: this one is Debian's, seen through a prefix of its own
+    through = {"bin/python": "/usr/bin/python3", "pyvenv.cfg": b"home = /usr/bin\n"}
+    package(made, "python 3.11.2", "linux-64", through, [])
+    package(made, "six 1.17.0", "noarch", {"share/six": b"here it would be"}, [])
     return made
 
 
@@ -79,10 +96,19 @@ def test_an_environment_is_locked_and_equal_builds_are_equal(
 ) -> None:
     assert request.config.cache
     cache = Path(request.config.cache.mkdir("computeops-packages"))
-    folder = recipe(tmp_path / "recipe", f"channels: [{channel.as_uri()}]\ndependencies:\n  - _tool =1.0\n")
-    lock = build.lock(folder, load(folder), mirror="", pypi="", cache=cache, tmp=tmp_path)
+    wanted = "dependencies:\n  - _tool =1.0\n  - python\n  - six\n  - pip:\n    - python-dateutil==2.9.0.post0\n"
+    folder = recipe(tmp_path / "recipe", f"channels: [{channel.as_uri()}]\n{wanted}")
+    with (folder / "computeops.toml").open("a") as file:
+        file.write('packages = ["python3"]\n')
+    try:
+        pypi = "https://pypi.org/simple"
+        lock = build.lock(folder, load(folder), mirror="", pypi=pypi, cache=cache, tmp=tmp_path)
+    except MissingProgramError as error:
+        pytest.skip(error.message)
     locked = {one.name: one for one in lock.of_role("conda")}
-    assert set(locked) == {"linux-64:_tool-1.0-0.tar.bz2", "noarch:_data-1.0-0.tar.bz2"}
+    assert {"linux-64:_tool-1.0-0.tar.bz2", "noarch:_data-1.0-0.tar.bz2"} <= set(locked)
+    # it needs six, which conda has
+    assert [one.name.partition("-")[0] for one in lock.of_role("wheel")] == ["pip", "python_dateutil"]
     build.write_lock(folder, lock)
     first = building.look(building.run(folder, tmp_path / "one", cache, jobs=2))
     shutil.rmtree(channel)  # what is locked is in the cache
@@ -94,9 +120,12 @@ def test_an_environment_is_locked_and_equal_builds_are_equal(
     assert first.files["opt/env/bin/tool"].startswith("file 755 0:0")
     text = hashlib.sha256(b"from /opt/env\n").hexdigest()[:16]
     assert first.files["opt/env/share/data"].endswith(text)
+    installed = {path.rpartition("site-packages/")[2] for path in first.files if "/site-packages/" in path}
+    assert {"dateutil/__init__.py", "dateutil/__pycache__/__init__.cpython-311.pyc"} <= installed
+    assert not [one for one in installed if one.startswith(("six", "pip"))]
 
 
-def test_lint_names_what_any_version_may_be_and_refuses_pip(tmp_path: Path) -> None:
+def test_lint_names_what_any_version_may_be_and_refuses_options_of_pip(tmp_path: Path) -> None:
     folder = recipe(
         tmp_path / "a",
         "dependencies:\n  - samtools\n  - bwa =0.7.17\n  - conda-forge::zlib\n  - a>=2\n  - b 1.2 0\n  - c==1.*\n  - d=1\n",
@@ -105,13 +134,30 @@ def test_lint_names_what_any_version_may_be_and_refuses_pip(tmp_path: Path) -> N
     assert notes == [
         "environment.yml names no version of samtools, conda-forge::zlib, a>=2, c==1.*: only the lock pins them"
     ]
-    folder = recipe(tmp_path / "b", "dependencies:\n  - samtools\n  - pip:\n    - six\n")
-    with pytest.raises(RecipeError) as caught:
-        build.lint(folder, load(folder))
-    assert "builder `python`" in caught.value.hint
+    folder = recipe(
+        tmp_path / "b", "dependencies:\n  - samtools=1\n  - pip\n  - pip:\n    - six\n    - attrs==25.3.0\n"
+    )
+    notes = [one for one in build.lint(folder, load(folder)) if one.startswith("environment.yml")]
+    assert notes == ["environment.yml names no version of pip, six: only the lock pins them"]
+    for more in ("-r more.txt", "-e .", "--index-url http://evil.example"):
+        folder = recipe(tmp_path / more[:2], f"dependencies: [a=1, {{pip: ['{more}']}}]\n")
+        with pytest.raises(RecipeError, match="only requirements can be locked"):
+            build.lint(folder, load(folder))
+        shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("text", ["[", "dependencies: 3\n", "a: &a [*a]\n", "!!python/object:os.system {}\n", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[",
+        "dependencies: 3\n",
+        "dependencies: [{pip: 3}]\n",
+        "dependencies: [{pip: [], x: 1}]\n",
+        "a: &a [*a]\n",
+        "!!python/object:os.system {}\n",
+        "",
+    ],
+)
 def test_a_broken_environment_is_the_recipes_fault(tmp_path: Path, text: str) -> None:
     folder = recipe(tmp_path / "a", text)
     with pytest.raises(RecipeError, match=r"environment\.yml: "):

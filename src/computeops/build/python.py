@@ -61,14 +61,18 @@ def detect(folder: Path) -> str:
 def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
     """Say which requirements any version may fill, and what Debian's part lacks."""
     wanted = _requirements(folder / recipe.build.file)
-    loose = [one for one in wanted if not _PINNED.search(one)]
-    return [*debian.lint(folder, _on_debian(recipe)), *moving(recipe.build.file, loose)]
+    return [*debian.lint(folder, _on_debian(recipe)), *moving(recipe.build.file, loose(wanted))]
+
+
+def loose(wanted: Sequence[str]) -> list[str]:
+    """Return the requirements that more than one version fills."""
+    return [one for one in wanted if not _PINNED.search(one)]
 
 
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:
     """Pin the packages of Debian, and the wheels for its Python."""
     base = debian.lock(folder, _on_debian(recipe), place)
-    python = interpreter(base.materials, recipe.build.suite)
+    python = interpreter(version_in(base.materials, recipe.build.suite))
     file = folder / recipe.build.file
     place.progress("resolving the requirements")
     wanted = resolve(python, _requirements(file), place)
@@ -90,9 +94,9 @@ def build(job: Job) -> Built:
     folder.mkdir()
     file = job.folder / job.recipe.build.file
     options = job.lock.options
-    texts = {"locked.txt": _lines(options["wheels"])}
+    texts = {"locked.txt": lines(options["wheels"])}
     if options["backend"]:
-        texts |= {"backend.txt": _lines(options["backend"]), file.name: file.read_text()}
+        texts |= {"backend.txt": lines(options["backend"]), file.name: file.read_text()}
     for name, text in texts.items():
         (folder / name).write_text(text)
     inside = {name: folder / name for name in texts} | wheels(job)
@@ -123,12 +127,18 @@ def _requirements(file: Path) -> list[str]:
     if file.name.endswith(".toml"):
         return [str(one) for one in _toml(file).get("project", {}).get("dependencies", [])]
     lines = re.sub(r"\\\n", " ", text).splitlines()
-    found = [stripped for line in lines if (stripped := re.sub(r"(^|\s)#.*", "", line).strip())]
-    if options := [line for line in found if _OPTION.match(line)]:
-        raise RecipeError(
-            f"{file.name}: {options[0]}: only requirements can be locked", hint="write it out, line by line"
-        )
-    return found
+    return checked([stripped for line in lines if (stripped := re.sub(r"(^|\s)#.*", "", line).strip())], file.name)
+
+
+def checked(wanted: Sequence[str], file: str) -> list[str]:
+    """Return requirements of pip, none of which is an option.
+
+    Raises:
+        RecipeError: one is, and pip would read or fetch something else.
+    """
+    if options := [one for one in wanted if _OPTION.match(one)]:
+        raise RecipeError(f"{file}: {options[0]}: only requirements can be locked", hint="write it out, line by line")
+    return list(wanted)
 
 
 def _toml(file: Path) -> dict[str, Any]:
@@ -150,28 +160,36 @@ def _project(file: Path, recipe: Recipe) -> str:
     return str(_toml(file).get("project", {}).get("name", ""))
 
 
-def interpreter(packages: Sequence[Material], suite: str) -> str:
-    """Return a Python of this machine that is as the one of `packages`: who resolves evaluates `python_version`.
+def version_in(packages: Sequence[Material], suite: str) -> str:
+    """Return the version of the Python among packages of Debian.
 
     Raises:
-        RecipeError: there is none among the packages.
-        MissingProgramError: there is no such Python with pip here.
+        RecipeError: there is none.
     """
     version = next((found[1] for one in packages if (found := _PYTHON.fullmatch(one.name))), "")
     if not version:
         raise RecipeError(f"{suite} has no python3", hint="choose a suite that has one")
+    return version
+
+
+def interpreter(version: str) -> str:
+    """Return a Python of this machine that has `version`: who resolves evaluates `python_version`.
+
+    Raises:
+        MissingProgramError: there is none with pip here.
+    """
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     for one in (sys.executable if here == version else "", f"python{version}"):
         if one and proc.find(one) and proc.capture([one, "-I", "-m", "pip", "--version"]).returncode == 0:
             return one
     raise MissingProgramError(
-        f"there is no python{version} with pip, which must resolve for the Python of this suite",
+        f"there is no python{version} with pip, which must resolve for the Python of the image",
         hint=f"lock where there is one, for example by: uv python install {version}; the build needs none",
     )
 
 
-def resolve(python: str, wanted: Sequence[str], place: Place) -> tuple[Material, ...]:
-    """Let pip find the wheels that fill `wanted`, together.
+def resolve(python: str, wanted: Sequence[str], place: Place, given: Sequence[str] = ()) -> tuple[Material, ...]:
+    """Let pip find the wheels that fill `wanted`, together, and with the versions of what is `given` anyway.
 
     Raises:
         RecipeError: there are none.
@@ -179,10 +197,12 @@ def resolve(python: str, wanted: Sequence[str], place: Place) -> tuple[Material,
     """
     if not wanted:
         return ()
-    file = place.work / "requirements.txt"
+    file, constraints = place.work / "requirements.txt", place.work / "constraints.txt"
     file.write_text("\n".join([*wanted, ""]))
+    constraints.write_text("\n".join([*given, ""]))
     argv = [python, "-I", "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report=-"]
     argv += ["--only-binary=:all:", "--no-cache-dir", f"--index-url={place.pypi}", f"--requirement={file}"]
+    argv.append(f"--constraint={constraints}")
     report = proc.run(argv, error=RecipeError, timeout=600)
     try:
         found: Mapping[str, Any] = msgspec.json.decode(report)
@@ -199,7 +219,8 @@ def _wheel(info: Mapping[str, Any]) -> Material:
     return Material(name, url, Digest.parse(f"sha256:{info['archive_info']['hashes']['sha256']}"), role="wheel")
 
 
-def _lines(wheels: Sequence[str]) -> str:
+def lines(wheels: Sequence[str]) -> str:
+    """Return the requirements that exactly these wheels fill."""
     return "".join("{}=={}\n".format(*name.split("-")[:2]) for name in wheels)
 
 

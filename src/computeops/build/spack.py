@@ -60,7 +60,9 @@ def lint(folder: Path, recipe: Recipe) -> Sequence[str]:
 def lock(folder: Path, recipe: Recipe, place: Place) -> Pins:
     """Pin the packages of Debian, what Spack needs of Python, how it concretises, and the archives of its packages."""
     base = debian.lock(folder, _on_debian(recipe), place)
-    wheels = python.resolve(python.interpreter(base.materials, recipe.build.suite), ["clingo"], place)
+    wheels = python.resolve(
+        python.interpreter(python.version_in(base.materials, recipe.build.suite)), ["clingo"], place
+    )
     given = sources.pin(folder, recipe, place)
     materials = (*given, *base.materials, *wheels)
     files = {f"{one.role}/{one.name}": path for one, path in sources.fetch(materials, folder, place).items()}

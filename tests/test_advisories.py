@@ -234,7 +234,7 @@ def test_cvss_scores_are_those_of_the_specification(vector: str, score: float | 
         (System("rhel", "9.4"), ["Red Hat:9"]),
         (System("centos", "9", "CentOS Stream 9"), []),
         (System("openeuler", "22.03", "openEuler 22.03 (LTS-SP1)"), ["openEuler:22.03-LTS-SP1"]),
-        (System("sles", "15.5", "SUSE Linux Enterprise Server 15 SP5"), ["SUSE:Linux Enterprise Server 15 SP5"]),
+        (System("sles", "15.5", "SUSE Linux Enterprise Server 15 SP5"), ["SUSE:15.5"]),
         (System("wolfi", "20230201"), ["Wolfi"]),
         (System("fedora", "40"), []),
         (System("linux", ""), []),

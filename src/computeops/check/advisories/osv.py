@@ -31,7 +31,7 @@ _WORDS: Mapping[str, str] = {
     "unimportant": "negligible",
     "none": "negligible",
 }
-_SLIP = re.compile(r"(?:\.r|-)([0-9]+)$")
+_SLIP = re.compile(r"(?:\.-?r|-)([0-9]+)$")
 """How the revision of a package of Alpine is written now and then by those who write its advisories."""
 _SUMMARY_CHARS = 300
 _LONGEST_NAME = 512

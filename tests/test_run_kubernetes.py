@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +15,9 @@ from computeops import run
 from computeops.errors import SchedulerError, UsageError
 from computeops.run import Array, Job, Phase, Record, Records, State, kubernetes
 from computeops.run.model import memory, seconds
+from conftest import RunningHub
+from containers import root_filesystem
+from releases import release
 from schedulers import kubernetes as cluster
 from test_run_golden import GOLDEN, HOSTILE, Golden
 
@@ -238,3 +243,26 @@ def test_the_manifest_is_as_small_a_door_as_can_be(jobs: Jobs) -> None:
     record = submit(jobs, wanted)  # the real server keeps every field of it
     run.cancel([record], jobs)
     assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "batch"
+
+
+@pytest.mark.squashfs
+def test_a_release_is_pulled_from_the_hub_by_the_node_itself(jobs: Jobs, hub: RunningHub, tmp_path: Path) -> None:
+    """As the how-to has it: pushed, submitted by its name, awaited, read."""
+    environ = {**os.environ, "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
+
+    def cli(*words: str | Path, code: int = 0, stdin: str = "") -> str:
+        command = [sys.executable, "-m", "computeops", *map(str, words)]
+        done = subprocess.run(command, env=environ, input=stdin, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        return done.stdout
+
+    root_filesystem(tmp_path / "made/tree")
+    made, _ = release(tmp_path / "made", "from the hub")
+    name = f"{hub.address}/bio/thing:1.0"
+    cli("key", "new", "ada")
+    cli("sign", made.sif, "--key", "ada")
+    cli("login", hub.address, "--token-stdin", stdin=hub.token("push:bio/thing") + "\n")
+    cli("push", made.sif, name)
+    assert cli("submit", "--on", "kubernetes", "--wait", name).endswith("succeeded\n")
+    (record,) = Records(tmp_path / "state/computeops/jobs").all()
+    assert cli("logs", record.id) == "from the hub\n"

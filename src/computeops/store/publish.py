@@ -155,14 +155,11 @@ def _artifacts(release: Release, image: _Image) -> Iterator[_Artifact]:
         layer = [(release.sif.name, release.sif)]
         yield _artifact(subject, oci.SIF_ARTIFACT, layer, config=_SIF_CONFIG, media_type=oci.SIF_ARTIFACT)
     for part, artifact_type in PARTS.items():
+        found = list(release.files(part).items())
         # readers take so many layers of one manifest; the inputs of a build may be more
-        for portion in _portions(list(release.files(part).items()), LIMITS.layers):
-            yield _artifact(subject, artifact_type, portion)
+        for start in range(0, len(found), LIMITS.layers):
+            yield _artifact(subject, artifact_type, found[start : start + LIMITS.layers])
     yield from _evidence(release, subject)
-
-
-def _portions(portion: Sequence[tuple[str, Path]], most: int) -> Iterator[Sequence[tuple[str, Path]]]:
-    return (portion[start : start + most] for start in range(0, len(portion), most))
 
 
 def _evidence(release: Release, subject: Mapping[str, Any]) -> Iterator[_Artifact]:

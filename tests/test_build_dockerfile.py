@@ -261,6 +261,7 @@ def index(url: str, platforms: dict[str, str]) -> None:
         ("ARG\tV=12\nFROM\tdebian:$V\n", ["debian:12"]),
         ("FROM a\nRUN true \\\n" + "  x \\\n" * 50_000, ["a"]),
         ("FROM a\n\\", ["a"]),
+        ("FROM a\nRUN " + "--mount=" * 50_000 + "\nRUN echo --from=b --mount=type=bind,from=c\n", ["a"]),
     ],
 )
 def test_the_images_of_a_dockerfile(text: str, expected: list[str]) -> None:
@@ -279,6 +280,7 @@ def test_options_win_over_the_defaults_of_arg() -> None:
         ("FROM a b c\n", "Dockerfile:1: not an image"),
         ("", "has no FROM"),
         ("FROM a \\", ""),
+        ("ARG A0=x\n" + "".join(f"ARG A{n + 1}=$A{n}$A{n}\n" for n in range(60)) + "FROM $A60\n", "longer than 4096"),
     ],
 )
 def test_a_dockerfile_whose_images_cannot_be_told_is_refused(text: str, expected: str) -> None:

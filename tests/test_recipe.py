@@ -373,3 +373,12 @@ def test_what_the_reader_takes_fits_the_schema_and_what_does_not_fit_is_refused(
     except ComputeOpsError:
         return
     jsonschema.validate(table, schema())
+
+
+@pytest.mark.parametrize(
+    "text", ["a." * 200_000 + "b = 1", "x = 1\n[" + "'a' . " * 100_000 + "b]", "x = {" + "a." * 200_000 + "b = 1}"]
+)
+def test_a_key_of_very_many_names_is_refused_at_once(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"computeops.toml:[12]: a key of more than 64 names"):
+        parse(text.encode())
+    parse(FULL.replace('summary = "', 'summary = "' + "a." * 100).encode())  # in a text it is none

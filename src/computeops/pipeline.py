@@ -1,4 +1,4 @@
-"""The flow, step by step: build -> check -> sign -> trust -> publish -> pull -> run. Read this file first.
+"""The flow, step by step: lock -> build -> check -> sign -> trust -> publish -> pull -> run. Read this file first.
 
 Each step is a few lines over the folder of its name. Imports stand inside the functions: a verb loads what it needs.
 """
@@ -52,6 +52,25 @@ class Product:
     evidence: tuple[Evidence, ...]
 
 
+def lock(folder: Path, recipe: "Recipe", settings: Settings, progress: Progress = silent) -> "Lock":
+    """Pin every input of `recipe`, which lies in `folder`, by digest.
+
+    Raises:
+        RecipeError: an input does not exist; NetworkError: an archive or index did not answer.
+    """
+    from computeops import build as builders
+
+    return builders.lock(
+        folder,
+        recipe,
+        mirror=settings.mirror,
+        pypi=settings.pypi,
+        cache=settings.cache,
+        tmp=settings.tmp,
+        progress=progress,
+    )
+
+
 def build(folder: Path, variant: str, out: Path, settings: Settings, progress: Progress = silent) -> Product:
     """Build the recipe in `folder` into the release `out/NAME-VERSION[-VARIANT]`, with its provenance.
 
@@ -68,7 +87,7 @@ def build(folder: Path, variant: str, out: Path, settings: Settings, progress: P
     settings.tmp.mkdir(parents=True, exist_ok=True)
     began = int(time.time())
     with tempfile.TemporaryDirectory(dir=settings.tmp, prefix="computeops-build-") as work:
-        pinned = builders.read_lock(folder) or _lock(folder, recipe, settings, progress)
+        pinned = builders.read_lock(folder) or lock(folder, recipe, settings, progress)
         built = builders.build(
             folder,
             recipe,
@@ -378,20 +397,6 @@ def architecture() -> str:
     if machine not in ARCHITECTURES:
         raise UsageError(f"images cannot be built on {machine!r}", hint=f"known are {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[machine]
-
-
-def _lock(folder: Path, recipe: "Recipe", settings: Settings, progress: Progress) -> "Lock":
-    from computeops import build as builders
-
-    return builders.lock(
-        folder,
-        recipe,
-        mirror=settings.mirror,
-        pypi=settings.pypi,
-        cache=settings.cache,
-        tmp=settings.tmp,
-        progress=progress,
-    )
 
 
 def _pack(

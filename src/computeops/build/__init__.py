@@ -15,7 +15,9 @@ import msgspec
 from computeops import plugins
 from computeops.build import bases, sources, taken
 from computeops.build.model import LOCK_NAME, Builder, Built, Job, Lock, Material, Moving, Place
-from computeops.errors import RecipeError
+from computeops.errors import LimitError, RecipeError
+from computeops.files import whole_file
+from computeops.limits import LIMITS
 from computeops.model import Digest
 from computeops.recipe import BUILDERS, Recipe, build_files
 
@@ -104,26 +106,24 @@ def read_lock(folder: Path) -> Lock | None:
     """Return the lock beside the recipe in `folder`, or None if there is none.
 
     Raises:
-        RecipeError: it is not a lock file.
+        RecipeError: it is not a lock file; LimitError: it is larger than `LIMITS.config_bytes`.
     """
     file = folder / LOCK_NAME
-    return Lock.from_json(file.read_bytes(), str(file)) if file.exists() else None
+    if not file.exists():
+        return None
+    with file.open("rb") as stream:
+        data = stream.read(LIMITS.config_bytes + 1)
+    if len(data) > LIMITS.config_bytes:
+        raise LimitError(f"{file}: larger than {LIMITS.config_bytes} bytes")
+    return Lock.from_json(data, str(file))
 
 
 def write_lock(folder: Path, pinned: Lock) -> Path:
     """Write `pinned` beside the recipe in `folder` and return its path."""
     file = folder / LOCK_NAME
     data = msgspec.json.format(msgspec.json.encode(pinned.as_json()), indent=1) + b"\n"
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".lock-", delete=False) as new:
-        try:
-            new.write(data)
-            new.flush()
-            os.fsync(new.fileno())
-            os.fchmod(new.fileno(), 0o644)
-            Path(new.name).replace(file)
-        except BaseException:
-            Path(new.name).unlink(missing_ok=True)
-            raise
+    with whole_file(file) as new:
+        new.write(data)
     return file
 
 

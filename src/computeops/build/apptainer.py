@@ -25,13 +25,7 @@ _LABELS = ".singularity.d/labels.json"
 _RUNSCRIPT = "/.singularity.d/definition/runscript"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOCAL = {"localimage", "oci", "oci-archive", "docker-archive"}
-_HINTS = {
-    "no such file or directory": "%files sees only the [[sources]] of the recipe: add path = ... for each file",
-    "no source files found": "%files sees only the [[sources]] of the recipe: add path = ... for each file",
-    "Temporary failure": "%post has no network: add the file to [[sources]], or set network = true in [build]",
-    "Could not resolve": "%post has no network: add the file to [[sources]], or set network = true in [build]",
-    "bad address": "%post has no network: add the file to [[sources]], or set network = true in [build]",
-}
+_HINTS = context.hints("%files sees", "%post has")
 # The scripts of the definition get names that do not collide with the image's own; its environment comes before the
 # recipe's, so that the recipe wins. The tree is the box's own, so a hostile link leads nowhere.
 _ARRANGE = """

@@ -3,12 +3,26 @@
 import os
 import shutil
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from computeops.build import sources
 from computeops.build.model import Job
 from computeops.errors import FormatError
 from computeops.recipe import PathSource
+
+
+def hints(copies: str, runs: str) -> Mapping[str, str]:
+    """Return what to say where a build file misses something, by a sign of it in the output; of steps in its words."""
+    file = f"{copies} only the [[sources]] of the recipe: add path = ... for each file"
+    network = f"{runs} no network: add the file to [[sources]], or set network = true in [build]"
+    return {
+        "no such file or directory": file,
+        "no source files found": file,
+        "Temporary failure": network,
+        "Could not resolve": network,
+        "bad address": network,
+    }
 
 
 def lay(job: Job, into: Path) -> Path:

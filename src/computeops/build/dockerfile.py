@@ -22,12 +22,7 @@ from computeops.recipe import Recipe
 
 _ENTRYPOINT = "/.singularity.d/entrypoint"
 _NAMES = ("Dockerfile", "Containerfile")
-_HINTS = {
-    "no such file or directory": "COPY and ADD see only the [[sources]] of the recipe: add path = ... for each file",
-    "Temporary failure": "RUN has no network: add the file to [[sources]], or set network = true in [build]",
-    "Could not resolve": "RUN has no network: add the file to [[sources]], or set network = true in [build]",
-    "bad address": "RUN has no network: add the file to [[sources]], or set network = true in [build]",
-}
+_HINTS = context.hints("COPY and ADD see", "RUN has")
 
 
 def detect(folder: Path) -> str:

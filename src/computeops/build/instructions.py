@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from computeops.errors import RecipeError
+from computeops.limits import LIMITS
 
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*([\\`])\s*", re.IGNORECASE)
 _HEREDOC = re.compile(r"<<-?\s*([\"']?)([A-Za-z_][A-Za-z0-9_]*)\1")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::([-+])([^}]*))?\})")
 _FROM = re.compile(r"(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?\s*", re.IGNORECASE)
-_SOURCE = re.compile(r"--(?:from=|mount=\S*\bfrom=)([^\s,]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def images(text: str, options: Mapping[str, str], file: str = "Dockerfile") -> l
         RecipeError: a FROM has no image, or a variable in it has no value.
     """
     arguments: dict[str, str] = {}
-    stages: list[str] = []
+    stages: set[str] = set()
     found: dict[str, str] = {}
     for one in instructions(text):
         if one.word == "ARG" and not stages:
@@ -50,15 +50,25 @@ def images(text: str, options: Mapping[str, str], file: str = "Dockerfile") -> l
             if not image:
                 hint = "give the ARG before it a default, or set it in the options of every variant"
                 raise RecipeError(f"{file}:{one.line}: FROM {match[1]} has no value", hint=hint)
-            if image.lower() not in {"scratch", *stages}:
+            if image.lower() not in stages and image.lower() != "scratch":
                 found[_plain(match[1])] = image
-            stages.append((match[2] or f"\0{len(stages)}").lower())
+            stages.add((match[2] or "scratch").lower())
         elif one.word in {"COPY", "ADD", "RUN"}:
-            named = _SOURCE.findall(one.rest)
+            named = _sources(one.rest)
             found |= {image: image for image in named if image.lower() not in stages and not image.isdigit()}
     if not stages:
         raise RecipeError(f"{file}: has no FROM")
     return list(found.items())
+
+
+def _sources(rest: str) -> Iterator[str]:
+    """Yield the images of `--from=IMAGE` and `--mount=...,from=IMAGE,...` before the first other word."""
+    for word in rest.split():
+        option, _, value = word.partition("=")
+        if not option.startswith("--"):
+            return
+        parts = [word[2:]] if option == "--from" else value.split(",") if option == "--mount" else []
+        yield from (part.removeprefix("from=") for part in parts if part.startswith("from="))
 
 
 def instructions(text: str) -> Iterator[Instruction]:
@@ -85,13 +95,24 @@ def instructions(text: str) -> Iterator[Instruction]:
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
-    """Replace `$NAME`, `${NAME}`, `${NAME:-DEFAULT}` and `${NAME:+OTHER}` in `text`."""
+    """Replace `$NAME`, `${NAME}`, `${NAME:-DEFAULT}` and `${NAME:+OTHER}` in `text`.
+
+    Raises:
+        RecipeError: their values are longer than any name, as where each is twice the one before.
+    """
+    left = LIMITS.path_bytes
 
     def value(match: re.Match[str]) -> str:
-        known = values.get(match[1] or match[2], "")
+        nonlocal left
+        found = values.get(match[1] or match[2], "")
         if match[3] == "-":
-            return known or match[4]
-        return (match[4] if known else "") if match[3] == "+" else known
+            found = found or match[4]
+        elif match[3] == "+":
+            found = match[4] if found else ""
+        left -= len(found)
+        if left < 0:
+            raise RecipeError(f"the variables in {text[:80]!r} are longer than {LIMITS.path_bytes} characters")
+        return found
 
     return _VARIABLE.sub(value, text)
 

@@ -128,19 +128,11 @@ class Run:
 
     def _lock(self, recipe: Recipe) -> None:
         """Check the lock, or make it once for all variants."""
-        folder, settings = self._order.folder, self._settings
+        folder = self._order.folder
         with self._step("lock") as said:
             pinned = builders.read_lock(folder)
             if pinned is None:
-                pinned = builders.lock(
-                    folder,
-                    recipe,
-                    mirror=settings.mirror,
-                    pypi=settings.pypi,
-                    cache=settings.cache,
-                    tmp=settings.tmp,
-                    progress=self._progress,
-                )
+                pinned = pipeline.lock(folder, recipe, self._settings, self._progress)
                 self._say(f"{builders.write_lock(folder, pinned)} was missing: commit the one of this run")
             builders.check_lock(folder, recipe, pinned)
             said["inputs"] = len(pinned.materials)

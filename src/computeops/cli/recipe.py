@@ -68,17 +68,11 @@ def lock_command(settings: Settings, folder: Path, *, as_json: bool) -> None:
 
     Example: computeops lock examples/samtools
     """
+    from computeops import pipeline
+
     recipe = recipes.load(folder)
     progress = Progress()
-    pinned = builders.lock(
-        folder,
-        recipe,
-        mirror=settings.mirror,
-        pypi=settings.pypi,
-        cache=settings.cache,
-        tmp=settings.tmp,
-        progress=progress,
-    )
+    pinned = pipeline.lock(folder, recipe, settings, progress)
     progress.done()
     file = builders.write_lock(folder, pinned)
     emit(pinned.as_json(), f"{file}: {len(pinned.materials)} inputs pinned", as_json=as_json)

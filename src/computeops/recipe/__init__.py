@@ -15,7 +15,7 @@ import msgspec
 from computeops.errors import LimitError, NotFoundError, RecipeError
 from computeops.limits import LIMITS
 from computeops.model import Digest
-from computeops.recipe.lines import lines_of
+from computeops.recipe.lines import lines_of, too_deep
 from computeops.recipe.model import (
     BESIDE,
     BUILDERS,
@@ -98,7 +98,10 @@ def parse(
     reader = Reader(file, lines_of(text), folder, builders)
     recipe = reader.struct(Recipe, table, ())
     if reader.problems:
-        raise RecipeError("\n".join(reader.sorted()), hint="`computeops schema` prints all keys, docs/reference/recipe.md describes them")
+        raise RecipeError(
+            "\n".join(reader.sorted()),
+            hint="`computeops schema` prints all keys, docs/reference/recipe.md describes them",
+        )
     assert isinstance(recipe, Recipe)
     return recipe
 
@@ -141,6 +144,8 @@ def _toml(data: bytes, file: str) -> tuple[str, dict[str, Any]]:
         line = data[: error.start].count(b"\n") + 1
         raise RecipeError(f"{file}:{line}: not UTF-8: byte 0x{data[error.start]:02x}") from None
     text = text.replace("\r\n", "\n")
+    if line := too_deep(text, LIMITS.json_depth):
+        raise RecipeError(f"{file}:{line}: a key of more than {LIMITS.json_depth} names")
     try:
         return text, tomllib.loads(text)
     except RecursionError:

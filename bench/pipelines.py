@@ -71,8 +71,11 @@ def main() -> None:
     parser.add_argument("--builds", type=int, default=3)
     parser.add_argument("--queued", type=int, default=1000)
     asked = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
-    with worksite(folder, "log_bytes = 65536\nwaiting = 100000") as site:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as name,
+        worksite(Path(name), "log_bytes = 65536\nwaiting = 100000") as site,
+    ):
+        folder = Path(name)
         worker = site.worker("one")
         site.ended(site.start(tiny(folder / "warm", "echo hello > /made\n"), "warm/tiny"))
         for number in range(asked.builds):

@@ -28,7 +28,8 @@ class Daemons:
 
     def start(self, argv: Sequence[str | Path], *, user: str = "", env: Mapping[str, str] | None = None) -> None:
         """Start a daemon in the foreground; its output goes to a file."""
-        prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"] if user else []
+        prefix = ["env", "--default-signal"]  # what tests in the background ignore, jobs would ignore too
+        prefix += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"] if user else []
         log = self.folder / f"{Path(argv[0]).name}-{len(self._running)}.out"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -48,7 +49,8 @@ class Daemons:
 
     def killed(self, name: str) -> None:
         """End a daemon as a crash would."""
-        (process,) = (one for one in self._running if name in Path(str(one.args[0])).name and one.poll() is None)
+        alive = [one for one in self._running if one.poll() is None]
+        (process,) = (one for one in alive if name in {Path(word).name for word in one.args})
         process.kill()
         process.wait()
 

@@ -55,7 +55,7 @@ for _command in (
     type=click.Choice(["all", "web", "background"]),
     default="all",
     show_default=True,
-    help="web answers requests, background does what can wait: webhooks, inventories, pipelines that begin by the clock.",
+    help="web answers requests; background does what can wait: webhooks, inventories, pipelines begun by the clock.",
 )
 @click.option(
     "--log",

@@ -185,7 +185,7 @@ def test_a_broken_recipe_is_shown_as_broken(shelf: Shelf, text: bytes) -> None:
 
 def test_a_recipe_for_a_builder_that_the_hub_does_not_have_is_not_broken(shelf: Shelf) -> None:
     text = RECIPE.format(name="x", version="1", summary="S", license="MIT", domains="[]", more="")
-    text = text.replace('builder = "debian"', 'builder = "spack"').replace(
+    text = text.replace('builder = "debian"', 'builder = "nix"').replace(
         'suite = "bookworm"\npackages = ["busybox"]\n', ""
     )
     shelf.recipe("bio/x", shelf.image("bio/x", "1"), text)

@@ -7,7 +7,6 @@ and blobs alone: `reindex` makes it anew, and every step may be repeated.
 Whatever was pushed, however odd, is listed as well as it can be understood: a push never fails here.
 """
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -160,19 +159,10 @@ def _about(hub: Hub, files: Sequence[File]) -> tuple[dict[str, Any], str]:
         return {}, f"there is no {recipe_format.FILE_NAME} in it"
     try:
         data = hub.blobs.read(Digest.parse(digest), LIMITS.recipe_bytes)
-        parsed = recipe_format.parse(data, builders=(*recipe_format.BUILDERS, *_builder(data)))
+        parsed = recipe_format.parse(data, builders=None)  # who builds it has its builder, not who lists it
     except ComputeOpsError as error:
         return {}, "\n".join(clean(line, 300) for line in error.message.splitlines()[:20])
     return _clipped(msgspec.to_builtins(parsed)), ""
-
-
-def _builder(data: bytes) -> list[str]:
-    """Return the builder that a recipe names: whether this machine has it matters to whom builds, not here."""
-    try:
-        builder = tomllib.loads(data.decode())["build"]["builder"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return []
-    return [builder] if isinstance(builder, str) else []
 
 
 def _clipped(value: Any) -> Any:

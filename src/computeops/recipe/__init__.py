@@ -84,9 +84,11 @@ def load(path: Path, *, builders: Sequence[str] = BUILDERS) -> Recipe:
 
 
 def parse(
-    data: bytes, *, file: str = FILE_NAME, folder: Path | None = None, builders: Sequence[str] = BUILDERS
+    data: bytes, *, file: str = FILE_NAME, folder: Path | None = None, builders: Sequence[str] | None = BUILDERS
 ) -> Recipe:
     """Read and check the bytes of a recipe; with `folder`, also that the files it names are there.
+
+    `builders`: those that it may name, beside those of other packages; None: any.
 
     Raises:
         RecipeError: one line for each problem, `file` in front.

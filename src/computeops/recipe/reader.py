@@ -19,7 +19,9 @@ _MOST_PROBLEMS = 100
 class Reader:
     """Turns tables into structs and collects problems instead of stopping at the first."""
 
-    def __init__(self, file: str, lines: Mapping[Key, int], folder: Path | None, builders: Sequence[str]) -> None:
+    def __init__(
+        self, file: str, lines: Mapping[Key, int], folder: Path | None, builders: Sequence[str] | None
+    ) -> None:
         self.problems: list[tuple[int, str]] = []
         self._file = file
         self._lines = lines
@@ -121,9 +123,10 @@ class Reader:
             return _path_fault(value, self._folder)
         if rule == "address":
             return _address_fault(value)
-        if rule == "builder" and value not in self._builders and value not in (others := _installed()):
-            known = [*self._builders, *others]
-            return f"there is no such builder{did_you_mean(value, known)}; there are: {', '.join(known)}"
+        if rule == "builder" and self._builders is not None and value not in self._builders:
+            known = [*self._builders, *_installed()]
+            if value not in known:
+                return f"there is no such builder{did_you_mean(value, known)}; there are: {', '.join(known)}"
         return ""
 
 

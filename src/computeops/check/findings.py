@@ -11,7 +11,6 @@ from computeops.check.advisories.model import SEVERITIES, State
 from computeops.check.inventory import Package, System
 from computeops.model import Digest
 
-WORST = len(SEVERITIES) - 1
 _NEGLIGIBLE = SEVERITIES.index("negligible")
 
 

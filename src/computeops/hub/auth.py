@@ -30,6 +30,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from computeops.errors import LoginError, StorageError, UsageError, did_you_mean
+from computeops.files import whole_file
 from computeops.hub import clock
 from computeops.hub.db import Database, Repository
 from computeops.hub.tables import members, people, tokens
@@ -331,10 +332,8 @@ def share_key(database: Database, data: Path) -> None:
     own = _key(path)
     shared = bytes.fromhex(database.note("session.key", own.hex()))
     if shared != own:
-        temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with whole_file(path, 0o600) as file:
             file.write(shared)
-        temporary.replace(path)
 
 
 def _key(path: Path) -> bytes:

@@ -9,7 +9,6 @@ with indexing anew, which makes the three agree.
 import base64
 import hashlib
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ import sqlalchemy as sa
 
 from computeops import __version__
 from computeops.errors import ConflictError, FormatError, NotFoundError
+from computeops.files import whole_file
 from computeops.hub import copies, migrations, records
 from computeops.hub.copies import KEY, RECORDS, TABLES, Reader, Writer
 from computeops.hub.dialects import open_dialect
@@ -159,12 +159,8 @@ def _restore_blobs(copy: Reader, storage: Storage, work: Path) -> None:
 
 
 def _write(file: Path, data: bytes) -> None:
-    temporary = file.with_name(f".{file.name}-{secrets.token_hex(8)}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+    with whole_file(file, 0o600) as stream:
         stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,6 @@ Each file is written once and whole by whoever learns its content: no two proces
 import contextlib
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Mapping
 from io import FileIO
@@ -26,6 +25,7 @@ from typing import TypeVar
 import msgspec
 
 from computeops.errors import FormatError, NotFoundError, did_you_mean
+from computeops.files import whole_file
 from computeops.limits import LIMITS
 from computeops.run.model import Job, Phase, Record, State
 
@@ -192,12 +192,5 @@ def _text(file: str) -> str:
 
 def put(file: Path, data: bytes) -> None:
     """Write `file` whole, or leave it as it was."""
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".new-", delete=False) as new:
-        try:
-            new.write(data)
-            new.flush()
-            os.fsync(new.fileno())
-            Path(new.name).replace(file)
-        except BaseException:
-            Path(new.name).unlink(missing_ok=True)
-            raise
+    with whole_file(file, 0o600) as new:
+        new.write(data)

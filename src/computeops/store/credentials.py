@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 
 from computeops import proc
 from computeops.errors import ComputeOpsError, FormatError, LoginError, UsageError
+from computeops.files import whole_file
 
 _FILE_BYTES = 1024 * 1024
 _HELPER = re.compile(r"[A-Za-z0-9._-]+")
@@ -156,11 +156,8 @@ class Credentials:
             hubs = self._read()
             yield hubs
             data = json.dumps({"hubs": hubs}, indent=1, sort_keys=True).encode()
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{self.path.name}-", delete=False) as new:
-                new.write(data)  # mkstemp makes it 0600
-                new.flush()
-                os.fsync(new.fileno())
-            Path(new.name).replace(self.path)
+            with whole_file(self.path, 0o600) as new:
+                new.write(data)
         finally:
             os.close(lock)
 

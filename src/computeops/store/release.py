@@ -11,15 +11,14 @@ samtools-1.21.release/
 
 import io
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from computeops.errors import FormatError, LimitError
+from computeops.files import whole_file
 from computeops.image import folders
 from computeops.limits import LIMITS
 from computeops.model import Digest, Signed
@@ -100,16 +99,8 @@ class Release:
     def _write(self, part: str, name: str, data: BinaryIO) -> Path:
         folder = self.folder / part
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".new-", delete=False) as new:
-            try:
-                shutil.copyfileobj(data, new, 1024 * 1024)
-                new.flush()
-                os.fsync(new.fileno())
-                os.fchmod(new.fileno(), 0o644)
-                Path(new.name).replace(folder / name)
-            except BaseException:
-                Path(new.name).unlink(missing_ok=True)
-                raise
+        with whole_file(folder / name) as new:
+            shutil.copyfileobj(data, new, 1024 * 1024)
         return folder / name
 
 

@@ -5,7 +5,7 @@ Every question is asked by a caller, and answers as if what that caller may not 
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,16 +135,6 @@ def release(hub: Hub, repository: Repository, digest: str) -> Known:
         gate=gate,
         inventoried=found.made if found and found.due is None else 0,
     )
-
-
-def verdicts_of(hub: Hub, wanted: Sequence[tuple[int, str]]) -> Mapping[tuple[int, str], sa.Row[Any]]:
-    """Return the verdicts of images, by number of the repository and digest."""
-    if not wanted:
-        return {}
-    numbers, digests = {one for one, _ in wanted}, {digest for _, digest in wanted}
-    query = sa.select(verdicts).where(verdicts.c.repository.in_(numbers), verdicts.c.digest.in_(digests))
-    with hub.database.read() as connection:
-        return {(row.repository, row.digest): row for row in connection.execute(query)}
 
 
 def vulnerability(hub: Hub, caller: Caller, name: str) -> list[Patched]:

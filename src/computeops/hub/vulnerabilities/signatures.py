@@ -56,9 +56,6 @@ class Checked:
     """Names of those whose signature holds."""
 
 
-NOT_CHECKED = Checked(WAITING)
-
-
 def want(connection: sa.Connection, repository: int, digest: str) -> None:
     """Let the evidence in the manifest `digest`, just pushed, be checked, if it was not yet."""
     row = {"repository": repository, "digest": digest, "state": WAITING, "keys": [], "checked": 0}

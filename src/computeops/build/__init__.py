@@ -4,7 +4,6 @@
 an entry point in the group `computeops.build`, that satisfies `computeops.build.model.Builder`.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -603,6 +603,19 @@ def test_a_fetch_that_is_going_on_is_left_alone(liar: tuple[Liar, Registry], tmp
     assert sorted(path.name for path in out.iterdir()) == ["first.sif", "second.sif"]
 
 
+def test_what_another_machine_fetches_into_a_shared_folder_is_left_alone(
+    liar: tuple[Liar, Registry], tmp_path: Path
+) -> None:
+    _, registry = liar
+    out = tmp_path / "out"
+    young, old = out / ".computeops-pull-node17-abc", out / ".computeops-pull-node17-def"
+    young.mkdir(parents=True)
+    old.mkdir()
+    os.utime(old, (0, 0))
+    fetch(THING, out / "x.sif", registry)
+    assert {path.name for path in out.iterdir()} == {"x.sif", young.name}
+
+
 def test_nobody_there(tmp_path: Path) -> None:
     with Registry("127.0.0.1:9", pause=0.001) as registry, pytest.raises(NetworkError):
         fetch(THING, tmp_path / "x.sif", registry)

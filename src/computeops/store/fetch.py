@@ -9,10 +9,12 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +36,7 @@ _INDEX_DEPTH = 4
 _MIB = 1024 * 1024
 _FILE_NAME = re.compile(r"[^\x00-\x1f\x7f/.][^\x00-\x1f\x7f/]{0,199}")
 _PREFIX = ".computeops-pull-"
+_STALE_SECONDS = 24 * 3600
 
 Gate = Callable[[Image, Sequence[Signed]], None]
 """Called with the image, not yet under its name, and all evidence about it; raises to refuse it."""
@@ -325,9 +328,11 @@ class _Meter:
 def _folder_beside(into: Path) -> Iterator[Path]:
     """Give an empty folder beside `into`, gone at the end; what a killed fetch left there is removed first."""
     into.parent.mkdir(parents=True, exist_ok=True)
+    own = f"{_PREFIX}{platform.node()}-"
     for left in into.parent.glob(f"{_PREFIX}*"):
-        _remove_stale(left)
-    folder, lock = _locked_folder(into.parent)
+        if left.name.startswith(own) or _is_old(left):  # another machine does not see our locks on a shared disk
+            _remove_stale(left)
+    folder, lock = _locked_folder(into.parent, own)
     try:
         yield folder
     finally:
@@ -335,9 +340,15 @@ def _folder_beside(into: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _locked_folder(parent: Path) -> tuple[Path, int]:
+def _is_old(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return time.time() - folder.stat().st_mtime > _STALE_SECONDS
+    return False
+
+
+def _locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():  # nobody took it for a stale one before it was locked

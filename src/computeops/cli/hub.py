@@ -131,7 +131,7 @@ def reindex_command(data: Path) -> None:
     )
     for fault in done.faults:
         click.echo(f"not used: {fault}", err=True)
-    raise SystemExit(CHECK_FAILED if done.faults else 0)
+    raise click.exceptions.Exit(CHECK_FAILED if done.faults else 0)
 
 
 @hub_command.command("mirror")
@@ -173,4 +173,4 @@ def mirror_command(
     emit(said, f"{done.repositories} repositories looked at; copied {copied}", as_json=as_json)
     for fault in done.faults:
         click.echo(f"not copied: {fault}", err=True)
-    raise SystemExit(CHECK_FAILED if done.faults else 0)
+    raise click.exceptions.Exit(CHECK_FAILED if done.faults else 0)

@@ -55,7 +55,7 @@ def check_command(data: Path, external_url: str, tls_cert: Path | None, *, as_js
         for one in found
     ]
     emit([asdict(one) for one in found], "\n".join(lines), as_json=as_json)
-    raise SystemExit(CHECK_FAILED if any(one.fault for one in found) else 0)
+    raise click.exceptions.Exit(CHECK_FAILED if any(one.fault for one in found) else 0)
 
 
 @click.command("gc")
@@ -99,7 +99,7 @@ def scrub_command(data: Path, *, dry_run: bool, as_json: bool) -> None:
     lines = [f"BAD  {one.digest}: {one.fault}; in {', '.join(one.repositories) or 'no repository'}" for one in done.bad]
     lines.append(f"{done.blobs} blobs of {done.bytes} bytes in {done.seconds:.1f} s, {len(done.bad)} bad")
     emit(asdict(done), "\n".join(lines), as_json=as_json)
-    raise SystemExit(CHECK_FAILED if done.bad else 0)
+    raise click.exceptions.Exit(CHECK_FAILED if done.bad else 0)
 
 
 @click.command("backup")
@@ -141,7 +141,7 @@ def restore_command(data: Path, source: Path) -> None:
     click.echo(f"{done.repositories} repositories, {done.manifests} manifests, {done.tags} tags")
     for fault in done.faults:
         click.echo(f"not used: {fault}", err=True)
-    raise SystemExit(CHECK_FAILED if done.faults else 0)
+    raise click.exceptions.Exit(CHECK_FAILED if done.faults else 0)
 
 
 COMMANDS = (check_command, gc_command, scrub_command, backup_command, restore_command)

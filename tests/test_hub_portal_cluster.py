@@ -146,6 +146,11 @@ def test_from_a_commit_in_the_portal_that_is_cancelled_and_retried(
     assert (answer.status, answer.json) == (200, {"ignored": "refs/heads/main is not refs/tags/*"})
     browser.click("//tr[contains(., 'git.example.org')]//button")
     assert until(30, lambda: "git.example.org/tiny" not in browser.source)
+
+    # in a collection of its own: whatever is published there from now on has to be proven
+    assert site.run("hub", "collection", "strict", "--public", "--data", site.hub.data).returncode == 0
+    assert site.run("hub", "member", "set", "strict", "grace", "owner", "--data", site.hub.data).returncode == 0
+    browser.open(f"{site.hub.address}/auth/collections/strict")
     browser.fill("//input[@id='rebuilds']", "2")
     browser.click("//button[text()='Ask for so many']")
     assert until(30, lambda: "2 different workers have rebuilt it" in browser.source)

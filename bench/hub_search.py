@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("--postgresql", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name, contextlib.ExitStack() as servers:
+        Path(name).chmod(0o755)  # PostgreSQL is another user
         folder = asked.folder or Path(name) / "hub"
         folder.mkdir(mode=0o700, exist_ok=True)
         if asked.postgresql:
